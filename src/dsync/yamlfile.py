@@ -8,14 +8,21 @@ alias and merge-key bombs cost nothing.
 
 from __future__ import annotations
 
+import contextlib
+import difflib
 import re
 import stat
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar, get_args, get_origin
 
 from dsync.errors import Faults, Invalid, Place
+
+if TYPE_CHECKING:
+    from pydantic import BaseModel
+
+M = TypeVar("M", bound="BaseModel")
 
 Scalar: TypeAlias = str | int | float | bool | None
 Way: TypeAlias = tuple[str | int, ...]
@@ -36,13 +43,24 @@ DEFAULT_LIMITS = Limits()
 
 
 class FileFault(Invalid):
-    """A fault of one value of a YAML file; `way` leads to that value."""
+    """A fault of one value of a YAML file; `way` leads to that value.
+
+    `kind` is `unknown` (a key), `missing`, `type` or `value` for what a model has to say.
+    """
 
     def __init__(
-        self, message: str, *, code: str, where: Place, way: Way = (), hint: str | None = None
+        self,
+        message: str,
+        *,
+        code: str,
+        where: Place,
+        way: Way = (),
+        kind: str = "",
+        hint: str | None = None,
     ) -> None:
         super().__init__(message, code=code, where=where, hint=hint)
         self.way = way
+        self.kind = kind
 
 
 @dataclass(slots=True)
@@ -130,20 +148,26 @@ class Document:
         return self.root.find(way)[0].place if value else self.root.spot(way)
 
 
-def load(path: Path, *, limits: Limits = DEFAULT_LIMITS, shown: str | None = None) -> Document:
+def load(
+    path: Path, *, limits: Limits = DEFAULT_LIMITS, shown: str | None = None, quotes: bool = True
+) -> Document:
     """The one map in the file `path`; `shown` is its name in messages.
+
+    Without `quotes` no message quotes a value of the file: it may hold secrets.
 
     Raises: Faults of FileFault, `DS-YAML` and below.
     """
-    name = shown if shown is not None else str(path)
-    return parse(_text(path, name, limits), name, limits=limits)
+    name = shown if shown is not None else display(path)
+    return parse(_text(path, name, limits), name, limits=limits, quotes=quotes)
 
 
-def parse(text: str, shown: str, *, limits: Limits = DEFAULT_LIMITS) -> Document:
+def parse(
+    text: str, shown: str, *, limits: Limits = DEFAULT_LIMITS, quotes: bool = True
+) -> Document:
     """The one map in `text`. Raises as `load` does."""
     faults: list[Invalid] = []
     try:
-        root = _Composer(text, shown, limits, faults).document()
+        root = _Composer(text, shown, limits, faults, quotes).document()
     except FileFault as fault:
         raise Faults([*faults, fault]) from None
     if faults:
@@ -177,6 +201,213 @@ def at(way: Way) -> str:
     for step in way:
         text += f"[{step}]" if isinstance(step, int) else f".{step}" if text else step
     return text
+
+
+def display(path: Path) -> str:
+    """A path as messages show it: relative when it lies in the working folder."""
+    with contextlib.suppress(ValueError, OSError):
+        return path.absolute().relative_to(Path.cwd()).as_posix()
+    return str(path)
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """` (did you mean …?)` when one of the `known` words is near; else nothing."""
+    near = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)
+    return f"did you mean `{near[0]}`?" if near else ""
+
+
+# --- finding a file by its name ------------------------------------------------------------------
+
+NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
+# Names that are devices on Windows, whatever their suffix.
+_DEVICES = frozenset(
+    ["con", "prn", "aux", "nul", *(f"{port}{n}" for port in ("com", "lpt") for n in range(10))]
+)
+
+
+def locate(name: str, folder: Path, *, code: str, where: Place) -> Path | None:
+    """The file `name.yml` (or `.yaml`) in `folder`, which `name` must not leave; None without one.
+
+    `name` is one or two parts of `[a-z0-9_-]`. Nothing is opened.
+
+    Raises: FileFault `<code>-PATH` when the file is not in the folder, but a link to elsewhere.
+    """
+    for suffix in (".yml", ".yaml"):
+        path = folder / f"{name}{suffix}"
+        if not path.exists() and not path.is_symlink():
+            continue
+        if not path.resolve().is_relative_to(folder.resolve()):
+            raise FileFault(
+                f"`{display(path)}` is a link that leaves the search path",
+                code=f"{code}-PATH",
+                where=where,
+                hint="copy the file into the search path, or add its folder to the search paths",
+            )
+        return path
+    return None
+
+
+def is_name(text: str) -> bool:
+    """Whether `text` may be the name of a file of ours, on every system."""
+    return bool(NAME.fullmatch(text)) and text not in _DEVICES
+
+
+# --- fitting a model -----------------------------------------------------------------------------
+
+
+def fit(model: type[M], root: Node, *, code: str, quotes: bool = True) -> M:
+    """The content of `root` as a `model`.
+
+    Raises: Faults of FileFault: all that is wrong, each with its place and what to do. Codes are
+    `<code>-UNKNOWN` for keys, `<code>-SCHEMA` for values, `DS-YAML-TYPE` for a text that YAML reads
+    as something else, and the codes of the models' own validators.
+    """
+    from pydantic import ValidationError
+
+    try:
+        return model.model_validate(root.plain())
+    except ValidationError as error:
+        told = error.errors(include_url=False, include_input=False)
+    fitting = _Fitting(model, root, code, quotes)
+    raise Faults(sorted(fitting.faults(told), key=_order)) from None
+
+
+_KINDS = {
+    "string_type": "a text",
+    "int_type": "a whole number",
+    "int_parsing": "a whole number",
+    "int_from_float": "a whole number",
+    "float_type": "a number",
+    "float_parsing": "a number",
+    "bool_type": "true or false",
+    "bool_parsing": "true or false",
+    "dict_type": "a map",
+    "model_type": "a map",
+    "model_attributes_type": "a map",
+    "list_type": "a list",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class _Fitting:
+    """What pydantic says about a document, said about the file."""
+
+    model: type[BaseModel]
+    root: Node
+    code: str
+    quotes: bool
+
+    def faults(self, told: Iterable[Any]) -> Iterator[FileFault]:
+        groups: dict[Way, list[Any]] = {}
+        for error in told:
+            groups.setdefault(self.way(error), []).append(error)
+        for way, errors in groups.items():
+            others = [error for error in errors if error["type"] not in _KINDS]
+            if others:
+                yield from (self.other(way, error) for error in others)
+            elif not any(len(other) > len(way) and other[: len(way)] == way for other in groups):
+                # Deeper faults come from the member of a union that does fit this value.
+                yield self.kind(way, [_KINDS[error["type"]] for error in errors])
+
+    def way(self, error: Any) -> Way:
+        loc: Way = error["loc"]
+        if error["type"] == "missing":
+            return (*self.root.find(loc[:-1])[1], loc[-1])
+        return self.root.find(loc)[1]
+
+    def kind(self, way: Way, due: list[str]) -> FileFault:
+        node = self.root.find(way)[0]
+        number = isinstance(node.value, int | float)
+        code, hint = f"{self.code}-SCHEMA", None
+        if "a text" in due and number:
+            code, hint = "DS-YAML-TYPE", "put it in quotes"
+        elif "a list" in due and not isinstance(node.value, dict):
+            hint = "write it as a list: [one, two]"
+        wanted = " or ".join(dict.fromkeys(due))
+        return FileFault(
+            f"`{at(way)}` must be {wanted}, and this is {self.shown(node)}",
+            code=code,
+            where=self.place(way),
+            way=way,
+            kind="type",
+            hint=hint,
+        )
+
+    def other(self, way: Way, error: Any) -> FileFault:
+        context = error.get("ctx", {})
+        code, hint, kind = f"{self.code}-SCHEMA", context.get("hint"), "value"
+        name = at(way) or "the file"
+        match error["type"]:
+            case "extra_forbidden":
+                code, kind = f"{self.code}-UNKNOWN", "unknown"
+                known = [key for m in _models(self.model, way[:-1]) for key in _keys(m)]
+                message = f"unknown key `{way[-1]}`" + _inside(way)
+                hint = nearest(str(way[-1]), known) or f"known keys: {', '.join(known)}"
+            case "missing":
+                kind, message = "missing", f"`{name}` is missing"
+                hint = self.description(way)
+            case "literal_error":
+                node = self.root.find(way)[0]
+                message = f"`{name}` must be {context['expected']}, and this is {self.shown(node)}"
+            case "string_pattern_mismatch":
+                message = f"`{name}` does not have the form `{context['pattern']}`"
+            case str() as own if own.startswith("DS-"):
+                code, message = own, f"`{name}`: {error['msg']}"
+            case _:
+                message = f"`{name}`: {error['msg'][:1].lower()}{error['msg'][1:]}"
+        place = self.place(way, key=kind in ("unknown", "missing"))
+        return FileFault(message, code=code, where=place, way=way, kind=kind, hint=hint)
+
+    def place(self, way: Way, *, key: bool = False) -> Place:
+        node = self.root.find(way)[0]
+        return self.root.spot(way) if key or isinstance(node.value, dict | list) else node.place
+
+    def shown(self, node: Node) -> str:
+        match node.value:
+            case None:
+                return "empty"
+            case dict():
+                return "a map"
+            case list():
+                return "a list"
+            case bool():
+                return "true" if node.value else "false"
+            case int() | float():
+                return f"the number {node.value}" if self.quotes else "a number"
+            case text:
+                return f"the text `{text[:40]}`" if self.quotes else "a text"
+
+    def description(self, way: Way) -> str | None:
+        for model in _models(self.model, way[:-1]):
+            for name, info in model.model_fields.items():
+                if way[-1] in (name, info.alias) and info.description:
+                    return f"{way[-1]}: {info.description}"
+        return None
+
+
+def _inside(way: Way) -> str:
+    return f" in `{at(way[:-1])}`" if len(way) > 1 else ""
+
+
+def _keys(model: type[BaseModel]) -> list[str]:
+    return [info.alias or name for name, info in model.model_fields.items()]
+
+
+def _models(kind: Any, way: Way) -> list[type[BaseModel]]:
+    """The models that may stand at the end of `way`, from an annotation."""
+    from pydantic import BaseModel
+
+    arguments = get_args(kind)
+    if isinstance(kind, type) and issubclass(kind, BaseModel):
+        if not way:
+            return [kind]
+        for name, info in kind.model_fields.items():
+            if way[0] in (name, info.alias):
+                return _models(info.annotation, way[1:])
+        return []
+    if get_origin(kind) in (dict, list, tuple):
+        return _models(arguments[0 if get_origin(kind) is not dict else 1], way[1:]) if way else []
+    return [model for argument in arguments for model in _models(argument, way)]
 
 
 # --- the text ------------------------------------------------------------------------------------
@@ -259,8 +490,11 @@ class _Open:
 class _Composer:
     """Events in, nodes out; not recursive, so depth costs no stack."""
 
-    def __init__(self, text: str, shown: str, limits: Limits, faults: list[Invalid]) -> None:
+    def __init__(
+        self, text: str, shown: str, limits: Limits, faults: list[Invalid], quotes: bool
+    ) -> None:
         self.text = text
+        self.quotes = quotes
         self.shown = shown
         self.limits = limits
         self.faults = faults
@@ -451,17 +685,18 @@ class _Composer:
                 place,
                 "write the values out, or move what is shared to a base profile (`extends`)",
             )
+        name = event.anchor if self.quotes else "…"
         if event.anchor not in self.anchors:
             raise self.fault(
-                f"nothing is marked `&{event.anchor}` above this line",
+                f"nothing is marked `&{name}` above this line",
                 "DS-YAML-ALIAS",
                 place,
-                f'quote it if the text "*{event.anchor}" is meant',
+                "put it in quotes if a text that begins with `*` is meant",
             )
         anchored = self.anchors[event.anchor]
         if anchored is None:
             raise self.fault(
-                f"`*{event.anchor}` stands inside what it names, so it would never end",
+                f"`*{name}` stands inside what it names, so it would never end",
                 "DS-YAML-ALIAS",
                 place,
                 "move the alias out of it",
@@ -489,7 +724,7 @@ class _Composer:
     def check_tag(self, event: Any) -> None:
         if event.tag is not None:
             place = self.mark(event)
-            tag = str(event.tag).replace("tag:yaml.org,2002:", "!!")
+            tag = str(event.tag).replace("tag:yaml.org,2002:", "!!") if self.quotes else "!"
             raise self.fault(
                 f"the tag `{tag[:60]}` is refused: these files are data, never code",
                 "DS-YAML-TAG",
@@ -504,10 +739,11 @@ class _Composer:
         first = text[0]
         if not (first.isdigit() or first in "+-."):
             return text
-        quoted = 'put it in quotes if it is a text: "' + text[:40] + '"'
+        shown = f"`{text[:40]}`" if self.quotes else "this"
+        quoted = "put it in quotes if it is a text"
         if _LEADING_ZERO.fullmatch(text):
             raise self.fault(
-                f"`{text[:40]}` can be read as a number and as a text of digits",
+                f"{shown} can be read as a number and as a text of digits",
                 "DS-YAML-NUM",
                 place,
                 f"{quoted}; drop the zero if it is a number",
@@ -526,7 +762,7 @@ class _Composer:
             number_ = float(text)
             if number_ in (float("inf"), float("-inf")):
                 raise self.fault(
-                    f"`{text[:40]}` is beyond the range of numbers",
+                    f"{shown} is beyond the range of numbers",
                     "DS-YAML-NUM",
                     place,
                     quoted,
@@ -534,7 +770,7 @@ class _Composer:
             return number_
         if _NO_NUMBER.fullmatch(text):
             raise self.fault(
-                f"`{text}` is a number that JSON does not know", "DS-YAML-NUM", place, quoted
+                f"{shown} is a number that JSON does not know", "DS-YAML-NUM", place, quoted
             )
         return text
 
@@ -548,7 +784,8 @@ class _Composer:
         mark = error.problem_mark or error.context_mark
         line, column = (mark.line + 1, mark.column + 1) if mark else (1, 1)
         began = error.context_mark
-        message, hint = _explain(str(error.problem or error.context or error), self.line(line))
+        text = self.line(line) if self.quotes else "key"
+        message, hint = _explain(str(error.problem or error.context or error), text)
         # The parser notices an open bracket or quote only later: point to where it was opened.
         if began is not None and "not closed" in message:
             line, column = began.line + 1, began.column + 1
