@@ -1,0 +1,695 @@
+"""Desired x existing -> changes.
+
+Both sides are brought to one comparable form (the same normalisers on both), hashed, and joined on
+the key; fields are compared only where the hashes differ. The existing side is read as it streams
+by and is never held as a whole: `existing` is a file of JSON lines, one record of the API a line,
+in the shape that is written.
+
+`compare` leaves one table `changes_<section>`:
+
+    ord BIGINT · action VARCHAR · rid BIGINT · _row BIGINT · key VARCHAR[] · id JSON ·
+    fields VARCHAR[] · before JSON · after JSON · payload JSON
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from dsync import checks
+from dsync.desired import Desired, add_finding
+from dsync.transforms import Column, literal, name
+
+if TYPE_CHECKING:
+    import duckdb
+
+    from dsync.profile import Diff
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ability:
+    """What a write of the system can do: None in `Abilities` means that it cannot at all."""
+
+    send_all: bool = True
+    omit: frozenset[str] = frozenset()
+    keep: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Abilities:
+    """What the system can do with this resource, and what the user allows now."""
+
+    create: Ability | None = None
+    update: Ability | None = None
+    delete: Ability | None = None
+    allowed: frozenset[str] = frozenset({"create", "update"})
+    unknown_if_absent: frozenset[str] = frozenset()
+    """fields that a listing may leave out: then they are not compared"""
+    write_only: frozenset[str] = frozenset()
+    caseless_key: bool = False
+    only: frozenset[str] | None = None
+    """keys (parts joined by `/`) that may change; None for all"""
+    limit: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Existing:
+    """The records of one listing: the file, and the names of its id and key fields.
+
+    `id` and the flag `protected` are fields of the lines (`protected` may be missing).
+    """
+
+    files: tuple[Path, ...] = ()
+    id: str = "id"
+    key: tuple[str, ...] = ()
+    protected: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Compared:
+    """The table of changes, and how many of each."""
+
+    table: str
+    existing: int
+    counts: Mapping[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Field:
+    """One payload field on both sides: SQL of what is compared, what is shown, what is sent."""
+
+    name: str
+    index: int
+    column: Column
+    desired: str
+    existing: str
+    unread: str
+    """SQL: the existing value is there, but not of the desired type"""
+    alike: str
+    """SQL: equal all the same, though their forms differ (`1.0` and `1`)"""
+    raw: str
+    """the type in which the existing value is read"""
+    shown: str
+    """SQL of the existing value as JSON"""
+    condition: str
+    """SQL: is it compared at all in this row?"""
+
+    @property
+    def always(self) -> bool:
+        return self.condition == "true"
+
+    @property
+    def differs(self) -> str:
+        """SQL: the values differ."""
+        same = f"({self.desired} IS NOT DISTINCT FROM {self.existing} AND NOT ({self.unread}))"
+        if self.alike != "false":
+            same = f"({same} OR coalesce({self.alike}, false))"
+        return f"NOT {same}" if self.always else f"({self.condition} AND NOT {same})"
+
+
+def compare(
+    con: duckdb.DuckDBPyConnection,
+    desired: Desired,
+    existing: Existing,
+    *,
+    diff: Diff,
+    abilities: Abilities,
+    omit_empty: Sequence[str] = (),
+) -> Compared:
+    """All changes of one profile in one scope."""
+    section = desired.section
+    fields = _fields(con, desired, diff, abilities, frozenset(omit_empty))
+    matched = _match(con, desired, existing, fields, abilities)
+    table = f"changes_{section}"
+    con.execute(
+        f"CREATE TABLE {table} (ord BIGINT, action VARCHAR, rid BIGINT, _row BIGINT, "
+        "key VARCHAR[], id JSON, fields VARCHAR[], before JSON, after JSON, payload JSON)"
+    )
+    _note_twins(con, desired, matched)
+    _updates(con, desired, matched, table, fields, abilities, omit_empty)
+    _creates(con, desired, matched, table, abilities, omit_empty)
+    if "delete" in abilities.allowed:
+        _deletes(con, desired, matched, table, fields, abilities, existing)
+    _select(con, desired, table, abilities)
+    counts = dict.fromkeys(("create", "update", "delete"), 0)
+    counts |= dict(
+        con.execute(f"SELECT action, count(*) FROM {table} GROUP BY action").fetchall()
+    )
+    counts |= _row_counts(con, desired)
+    rows = desired.mapped.rows
+    counts["unchanged"] = (
+        rows - counts["create"] - counts["update"] - counts["skip"] - counts["error"]
+    )
+    return Compared(
+        table=table, existing=_count(con, f"FROM {matched}"), counts=counts
+    )
+
+
+# --- one comparable form --------------------------------------------------------------------------
+
+
+def _fields(
+    con: duckdb.DuckDBPyConnection,
+    desired: Desired,
+    diff: Diff,
+    abilities: Abilities,
+    omit_empty: frozenset[str],
+) -> list[_Field]:
+    result = []
+    for index, (key, column) in enumerate(desired.payload.items()):
+        if key in diff.ignore_fields or key in abilities.write_only:
+            continue
+        d = Column(f"d.p{index}", column.type)
+        raw = f"e.f{index}"
+        mine, theirs, alike, raw_type, shown = _comparable(con, desired, d, raw)
+        unread = "false" if theirs == raw else f"({raw} IS NOT NULL AND {theirs} IS NULL)"
+        normal = [_normalise(key, sql, d, diff) for sql in (mine, theirs)]
+        conditions = []
+        if key in omit_empty:
+            conditions.append(f"NOT ({checks.empty(d)})")
+        if key in abilities.unknown_if_absent:
+            conditions.append(f"{raw} IS NOT NULL")
+        result.append(
+            _Field(
+                name=key,
+                index=index,
+                column=d,
+                desired=normal[0],
+                existing=normal[1],
+                unread=unread,
+                alike=alike,
+                raw=raw_type,
+                shown=shown,
+                condition=" AND ".join(conditions) or "true",
+            )
+        )
+    return result
+
+
+def _comparable(
+    con: duckdb.DuckDBPyConnection, desired: Desired, d: Column, raw: str
+) -> tuple[str, str, str, str, str]:
+    """SQL of both sides in one type: (desired, existing, alike, type to read, JSON to show).
+
+    Scalars are compared as texts, as the API may give `90` or `"90"`; what looks different as a
+    text may still be `alike` as a number or a time.
+    """
+    number = f"try_cast({raw} AS DECIMAL(38, 9))"
+    as_text = f"to_json({raw})"
+    as_number = f"CASE WHEN {number} IS NULL THEN to_json({raw}) ELSE {raw}::JSON END"
+    kind = d.type.partition("(")[0]
+    if d.type == "VARCHAR":
+        return d.sql, raw, "false", "VARCHAR", as_text
+    if kind in _INTEGERS:
+        return f"{d.sql}::VARCHAR", raw, f"{number} = {d.sql}", "VARCHAR", as_number
+    if kind in ("DOUBLE", "FLOAT", "DECIMAL"):
+        return (
+            f"{d.sql}::DOUBLE", f"try_cast({raw} AS DOUBLE)", "false", "VARCHAR", as_number,
+        )  # fmt: skip
+    if kind == "BOOLEAN":
+        shown = f"CASE WHEN {raw} IN ('true', 'false') THEN {raw}::JSON ELSE to_json({raw}) END"
+        return f"{d.sql}::VARCHAR", f"lower({raw})", "false", "VARCHAR", shown
+    if kind in ("DATE", "TIMESTAMP", "TIMESTAMP WITH TIME ZONE"):
+        alike = f"try_cast({raw} AS TIMESTAMP) = {d.sql}::TIMESTAMP"
+        return f"{d.sql}::VARCHAR", raw, alike, "VARCHAR", as_text
+    if d.type == "JSON[]":
+        theirs = f"""from_json({raw}, '["JSON"]')::VARCHAR[]"""
+        return f"{d.sql}::VARCHAR[]", theirs, "false", "JSON", raw
+    if d.type == "JSON":
+        shape = _shape_of_json(con, desired, d)
+        both = [f"from_json({sql}, {literal(shape)})" for sql in (d.sql, raw)]
+        return both[0], both[1], "false", "JSON", raw
+    shape, type_ = _shape_of_type(d.type)
+    return f"{d.sql}::{type_}", f"from_json({raw}, {literal(shape)})", "false", "JSON", raw
+
+
+_INTEGERS = frozenset(
+    "TINYINT SMALLINT INTEGER BIGINT HUGEINT UTINYINT USMALLINT UINTEGER UBIGINT UHUGEINT".split()
+)
+
+
+def _normalise(key: str, sql: str, column: Column, diff: Diff) -> str:
+    """SQL of a side after the normalisers that the profile names for the field."""
+    text = column.type == "VARCHAR"
+    is_list = column.is_list or column.type == "JSON"
+    if key in diff.trim and text:
+        sql = f"trim({sql})"
+    if key in diff.caseless:
+        sql = f"list_transform({sql}, lambda _x_: lower(_x_))" if column.is_list else f"lower({sql})"
+    if key in diff.number and text:
+        sql = f"coalesce(try_cast({sql} AS DOUBLE)::VARCHAR, {sql})"
+    if key in diff.list_as_sets and is_list:
+        sql = f"list_sort(list_distinct({sql}))"
+    elif key in diff.unordered and is_list:
+        sql = f"list_sort({sql})"
+    if key in diff.empty_is_null:
+        if text:
+            sql = f"nullif({sql}, '')"
+        elif is_list:
+            sql = f"CASE WHEN len({sql}) > 0 THEN {sql} END"
+    if key in diff.default:
+        value = diff.default[key]
+        value = str(value).lower() if isinstance(value, bool) else value
+        sql = f"coalesce({sql}, {literal(value)})"
+    return sql
+
+
+def _shape_of_type(type_: str) -> tuple[str, str]:
+    """A nested DuckDB type with all its leaves as texts: (as a shape for from_json, as a type)."""
+    tree = _parse_type(type_)
+    return _shape(tree), _type(tree)
+
+
+def _parse_type(type_: str) -> Any:
+    """`STRUCT(a BIGINT, b VARCHAR[])[]` -> [{"a": "VARCHAR", "b": ["VARCHAR"]}]."""
+    type_ = type_.strip()
+    if type_.endswith("[]"):
+        return [_parse_type(type_[:-2])]
+    if not type_.startswith("STRUCT("):
+        return "JSON" if type_ == "JSON" else "VARCHAR"
+    parts: dict[str, Any] = {}
+    depth, start, quoted = 0, 0, False
+    body = type_[len("STRUCT(") : -1]
+    for index, char in enumerate(body + ","):
+        if char == '"':
+            quoted = not quoted
+        elif not quoted and char in "([":
+            depth += 1
+        elif not quoted and char in ")]":
+            depth -= 1
+        elif char == "," and not depth and not quoted:
+            part = body[start:index].strip()
+            start = index + 1
+            if part.startswith('"'):
+                end = part.index('" ', 1)
+                parts[part[1:end].replace('""', '"')] = _parse_type(part[end + 2 :])
+            else:
+                key, _, rest = part.partition(" ")
+                parts[key] = _parse_type(rest)
+    return parts
+
+
+def _shape(tree: Any) -> str:
+    import json
+
+    return json.dumps(tree)
+
+
+def _type(tree: Any) -> str:
+    if isinstance(tree, list):
+        return f"{_type(tree[0])}[]"
+    if isinstance(tree, dict):
+        return f"STRUCT({', '.join(f'{name(key)} {_type(part)}' for key, part in tree.items())})"
+    return str(tree)
+
+
+def _shape_of_json(con: duckdb.DuckDBPyConnection, desired: Desired, d: Column) -> str:
+    """The shape of a JSON column, with texts as leaves, as found in the desired rows.
+
+    A sample is tried first; if a row does not fit it, all rows are asked. Keys that only the
+    existing record has are not compared: the API may add fields.
+    """
+    import json
+
+    found = ""
+    for sample in (" LIMIT 2000", ""):
+        query = f"SELECT {d.sql} AS j FROM {desired.relation} d WHERE {d.sql} IS NOT NULL{sample}"
+        rows: list[tuple[str | None]] = con.execute(
+            f"SELECT json_group_structure(j) FROM ({query})"
+        ).fetchall()
+        tree = json.loads(rows[0][0] or '"JSON"')
+        found = json.dumps(_text_leaves(tree))
+        if not sample:
+            break
+        misfits = _count(
+            con,
+            f"FROM {desired.relation} d WHERE {d.sql} IS NOT NULL AND {d.sql}::VARCHAR <> 'null' "
+            f"AND try(from_json_strict({d.sql}, {literal(found)})) IS NULL",
+        )
+        if not misfits:
+            break
+    return found
+
+
+def _text_leaves(tree: Any) -> Any:
+    if isinstance(tree, list):
+        return [_text_leaves(tree[0])] if tree else ["JSON"]
+    if isinstance(tree, dict):
+        return {key: _text_leaves(part) for key, part in tree.items()} or "JSON"
+    return "JSON" if tree in ("JSON", "NULL") else "VARCHAR"
+
+
+# --- the join -------------------------------------------------------------------------------------
+
+
+def _match(
+    con: duckdb.DuckDBPyConnection,
+    desired: Desired,
+    existing: Existing,
+    fields: Sequence[_Field],
+    abilities: Abilities,
+) -> str:
+    """Join on key and hash. Leaves `matched_<section>`: one row an existing record:
+
+    rid (NULL: not desired) · id JSON · ekey VARCHAR[] · same BOOLEAN · protected BOOLEAN ·
+    old STRUCT(f0 …)[] (one item; NULL where nothing differs)
+    """
+    section = desired.section
+    hashed = [f for f in fields if f.always]
+    soft = [f for f in fields if not f.always]
+    mine = ", ".join(["0", *(f"{f.desired}, false" for f in hashed)])
+    theirs = ", ".join(["0", *(f"{f.existing}, {f.unread}" for f in hashed)])
+    keys = range(len(desired.key))
+    carried = "".join(f", d.p{f.index}" for f in soft)
+    light = (
+        f"SELECT d.rid, {', '.join(f'd.k{i}' for i in keys)}, hash({mine}) AS h{carried} "
+        f"FROM {desired.relation} d"
+    )
+    keep = tuple(abilities.update.keep) if abilities.update else ()
+    source = _existing_sql(existing, fields, desired, keep)
+    fold = (lambda sql: f"lower({sql})") if abilities.caseless_key else (lambda sql: sql)
+    on = " AND ".join(f"d.k{i} = {fold(f'e.k{i}')}" for i in keys)
+    same = " AND ".join(["d.h = e.h", *(f"NOT ({f.differs})" for f in soft)])
+    old = ", ".join(
+        [f"'f{f.index}': e.f{f.index}" for f in fields]
+        + [f"'keep{i}': e.keep{i}" for i in range(len(keep))]
+    )
+    olds = f"[{{{old}}}]" if old else "[{'none': true}]"
+    ekey = ", ".join(f"e.k{i}" for i in keys)
+    matched = f"matched_{section}"
+    con.execute(
+        f"CREATE TABLE {matched} AS SELECT rid, id, ekey, same, protected, "
+        "CASE WHEN NOT coalesce(same, false) THEN old END AS old FROM ("
+        f"SELECT d.rid, e.id, [{ekey}] AS ekey, ({same}) AS same, e.protected, {olds} AS old "
+        f"FROM (SELECT e.*, hash({theirs}) AS h FROM ({source}) e) e "
+        f"LEFT JOIN ({light}) d ON {on})"
+    )
+    return matched
+
+
+def _existing_sql(
+    existing: Existing, fields: Sequence[_Field], desired: Desired, keep: Sequence[str]
+) -> str:
+    """SELECT of the existing records: k0…, id, protected, f0…, keep0…"""
+    wanted: dict[str, str] = {key: "VARCHAR" for key in existing.key}
+    wanted[existing.id] = "JSON"
+    names = list(desired.payload)
+    for f in fields:
+        known = wanted.setdefault(names[f.index], f.raw)
+        if known != f.raw:
+            wanted[names[f.index]] = "JSON"
+    for key in keep:
+        wanted.setdefault(key, "JSON")
+    if existing.protected:
+        wanted[existing.protected] = "BOOLEAN"
+
+    def read(key: str, type_: str) -> str:
+        column = name(key)
+        if wanted[key] == type_:
+            return column
+        return f"({column} ->> '$')" if type_ == "VARCHAR" else f"to_json({column})"
+
+    select = [f"{read(key, 'VARCHAR')} AS k{i}" for i, key in enumerate(existing.key)]
+    select.append(f"{read(existing.id, 'JSON')} AS id")
+    flag = f"coalesce({name(existing.protected)}, false)" if existing.protected else "false"
+    select.append(f"{flag} AS protected")
+    select += [f"{read(names[f.index], f.raw)} AS f{f.index}" for f in fields]
+    select += [f"{read(key, 'JSON')} AS keep{i}" for i, key in enumerate(keep)]
+    if not existing.files:
+        nulls = ", ".join(f"NULL::{type_} AS {name(key)}" for key, type_ in wanted.items())
+        return f"SELECT {', '.join(select)} FROM (SELECT {nulls} WHERE false)"
+    columns = ", ".join(f"{literal(key)}: {literal(type_)}" for key, type_ in wanted.items())
+    files = literal([str(file) for file in existing.files])
+    return (
+        f"SELECT {', '.join(select)} FROM read_json({files}, columns={{{columns}}}, "
+        "format='newline_delimited', maximum_object_size=67108864)"
+    )
+
+
+# --- changes --------------------------------------------------------------------------------------
+
+
+def _note_twins(con: duckdb.DuckDBPyConnection, desired: Desired, matched: str) -> None:
+    """Two existing records with one key: nobody knows which is meant, so neither is touched."""
+    section = desired.section
+    con.execute(
+        f"CREATE OR REPLACE TEMP TABLE twins AS SELECT rid, "
+        "array_to_string(list(id::VARCHAR ORDER BY id::VARCHAR)[:5], ', ') AS ids "
+        f"FROM {matched} WHERE rid IS NOT NULL GROUP BY rid HAVING count(*) > 1"
+    )
+    if _count(con, "FROM twins"):
+        _note(
+            con, desired,
+            source=f"FROM twins w JOIN {desired.relation} d USING (rid)",
+            severity="error",
+            code="DS-TGT-DUP",
+            message="'several existing records have this key, ids ' || w.ids",
+            hint="delete or rename all but one of them in the target; none is touched until then",
+        )  # fmt: skip
+    con.execute(
+        f"INSERT INTO blocked_{section} SELECT rid, 'error' FROM twins "
+        f"WHERE rid NOT IN (SELECT rid FROM blocked_{section})"
+    )
+
+
+def _updates(
+    con: duckdb.DuckDBPyConnection,
+    desired: Desired,
+    matched: str,
+    table: str,
+    fields: Sequence[_Field],
+    abilities: Abilities,
+    omit_empty: Sequence[str],
+) -> None:
+    """Compare the fields of the records whose hashes differ."""
+    section = desired.section
+    unpacked = "".join(f", m.old[1].f{f.index} AS f{f.index}" for f in fields)
+    ability = abilities.update or Ability()
+    unpacked += "".join(f", m.old[1].keep{i} AS keep{i}" for i in range(len(ability.keep)))
+    names = ", ".join(f"CASE WHEN {f.differs} THEN {literal(f.name)} END" for f in fields)
+    differ = f"list_filter([{names}], lambda _x_: _x_ IS NOT NULL)" if fields else "[]::VARCHAR[]"
+    con.execute(
+        "CREATE OR REPLACE TEMP TABLE candidates AS SELECT d.rid, d._row, d._key, e.*, "
+        f"{differ} AS differ FROM {desired.relation} d "
+        f"JOIN (SELECT m.rid AS mrid, m.id, m.protected{unpacked} FROM {matched} m "
+        f"WHERE m.rid IS NOT NULL AND NOT m.same) e ON e.mrid = d.rid "
+        f"WHERE d.rid NOT IN (SELECT rid FROM blocked_{section})"
+    )
+    con.execute("DELETE FROM candidates WHERE len(differ) = 0")
+    if not _count(con, "FROM candidates"):
+        return
+    _withhold(con, desired, "candidates", "protected", "DS-PROTECTED",
+              "'the existing record is built in, and never changed'",
+              "leave it out of the source")  # fmt: skip
+    if abilities.update is None:
+        _withhold(con, desired, "candidates", "true", "DS-CANNOT",
+                  "'the API cannot update this resource; differing: ' || "
+                  "array_to_string(c.differ, ', ')", "change it by hand")  # fmt: skip
+        return
+    fixed = literal(sorted(ability.omit)) + "::VARCHAR[]"
+    left = f"list_filter(c.differ, lambda _x_: NOT list_contains({fixed}, _x_))"
+    _withhold(con, desired, "candidates", f"len({left}) = 0", "DS-CANNOT-FIELD",
+              "'differs, but cannot be edited: ' || array_to_string(c.differ, ', ')",
+              "change it by hand, or delete the record and let it be created")  # fmt: skip
+    if "update" not in abilities.allowed:
+        _withhold(con, desired, "candidates", "true", "DS-ACTION-OFF",
+                  "'needs an update, and updates are off'", "allow updates")  # fmt: skip
+        return
+    shown = {f.name: f.shown.replace("e.f", "c.f") for f in fields}
+    before = _object({k: (f"list_contains({left}, {literal(k)})", v) for k, v in shown.items()})
+    parts = {
+        f.name: (f"list_contains({left}, {literal(f.name)})", f"to_json(d.p{f.index})")
+        for f in fields
+    }
+    after = _object(parts)
+    payload = after
+    if ability.send_all:
+        payload = _payload(desired, ability, omit_empty)
+    con.execute(
+        f"INSERT INTO {table} SELECT c._row * 4 + 1, 'update', c.rid, c._row, c._key, c.id, "
+        f"list_sort({left}), {before}, {after}, {payload} "
+        f"FROM candidates c JOIN {desired.relation} d ON d.rid = c.rid"
+    )
+
+
+def _creates(
+    con: duckdb.DuckDBPyConnection,
+    desired: Desired,
+    matched: str,
+    table: str,
+    abilities: Abilities,
+    omit_empty: Sequence[str],
+) -> None:
+    section = desired.section
+    con.execute(
+        "CREATE OR REPLACE TEMP TABLE fresh AS SELECT d.rid, d._row, d._key "
+        f"FROM {desired.relation} d ANTI JOIN {matched} m ON m.rid = d.rid "
+        f"WHERE d.rid NOT IN (SELECT rid FROM blocked_{section})"
+    )
+    if abilities.create is None:
+        _withhold(con, desired, "fresh", "true", "DS-CANNOT",
+                  "'the API cannot create this resource'", "create it by hand")  # fmt: skip
+        return
+    if "create" not in abilities.allowed:
+        _withhold(con, desired, "fresh", "true", "DS-ACTION-OFF",
+                  "'is missing, and creates are off'", "allow creates")  # fmt: skip
+        return
+    payload = _payload(desired, Ability(omit=abilities.create.omit), omit_empty)
+    con.execute(
+        f"INSERT INTO {table} SELECT c._row * 4, 'create', c.rid, c._row, c._key, NULL, "
+        f"[]::VARCHAR[], NULL, NULL, {payload} "
+        f"FROM fresh c JOIN {desired.relation} d ON d.rid = c.rid"
+    )
+
+
+def _deletes(
+    con: duckdb.DuckDBPyConnection,
+    desired: Desired,
+    matched: str,
+    table: str,
+    fields: Sequence[_Field],
+    abilities: Abilities,
+    existing: Existing,
+) -> None:
+    """Prune: what exists and is not wanted, unless it is protected or cannot be told apart."""
+    if desired.unread_keys:
+        add_finding(
+            con, desired.section, severity="warn", code="DS-PRUNE-KEYS",
+            message=f"nothing is deleted: {desired.unread_keys} rows have no readable key",
+            hint="fill the keys first; a record that cannot be named might be one of them",
+        )  # fmt: skip
+        return
+    if abilities.delete is None:
+        add_finding(
+            con, desired.section, severity="warn", code="DS-CANNOT",
+            message="nothing is deleted: the API cannot delete this resource",
+        )  # fmt: skip
+        return
+    before = _object({f.name: ("true", f.shown.replace("e.f", "m.old[1].f")) for f in fields})
+    con.execute(
+        f"INSERT INTO {table} SELECT row_number() OVER (ORDER BY m.ekey, m.id::VARCHAR), "
+        f"'delete', NULL, NULL, m.ekey, m.id, []::VARCHAR[], {before}, NULL, NULL "
+        f"FROM {matched} m WHERE m.rid IS NULL AND NOT m.protected "
+        "AND NOT list_contains(m.ekey, NULL) AND m.id IS NOT NULL "
+        f"AND m.ekey NOT IN (SELECT ekey FROM {matched} WHERE rid IS NULL "
+        "GROUP BY ekey HAVING count(*) > 1)"
+    )
+
+
+def _select(
+    con: duckdb.DuckDBPyConnection, desired: Desired, table: str, abilities: Abilities
+) -> None:
+    """Leave only the chosen keys, and the first `limit` changes; say so for the other rows."""
+    conditions = []
+    if abilities.only is not None:
+        chosen = literal(sorted(abilities.only)) + "::VARCHAR[]"
+        conditions.append(f"NOT list_contains({chosen}, array_to_string(c.key, '/'))")
+    if abilities.limit is not None:
+        conditions.append(
+            f"c.rowid NOT IN (SELECT rowid FROM {table} ORDER BY action = 'delete', ord "
+            f"LIMIT {int(abilities.limit)})"
+        )
+    for condition in conditions:
+        con.execute(
+            f"CREATE OR REPLACE TEMP TABLE dropped AS SELECT c.rid, c._row, c.key AS _key "
+            f"FROM {table} c WHERE {condition}"
+        )
+        con.execute(f"DELETE FROM {table} c WHERE {condition}")
+        con.execute("DELETE FROM dropped WHERE rid IS NULL")
+        _withhold(con, desired, "dropped", "true", "DS-NOT-CHOSEN",
+                  "'left out by --only or --limit'", None)  # fmt: skip
+
+
+def _payload(desired: Desired, ability: Ability, omit_empty: Sequence[str]) -> str:
+    """SQL of the JSON object to send: all fields that the call takes, and what it must keep."""
+    parts: dict[str, tuple[str, str]] = {}
+    for index, (key, column) in enumerate(desired.payload.items()):
+        if key in ability.omit:
+            continue
+        condition = "true"
+        if key in omit_empty:
+            condition = f"NOT ({checks.empty(Column(f'd.p{index}', column.type))})"
+        parts[key] = (condition, f"to_json(d.p{index})")
+    for i, key in enumerate(ability.keep):
+        if key not in parts:
+            parts[key] = (f"c.keep{i} IS NOT NULL", f"c.keep{i}")
+        elif key in omit_empty:
+            condition, value = parts[key]
+            parts[key] = (
+                f"({condition}) OR c.keep{i} IS NOT NULL",
+                f"CASE WHEN {condition} THEN {value} ELSE c.keep{i} END",
+            )
+    return _object(parts)
+
+
+def _object(parts: Mapping[str, tuple[str, str]]) -> str:
+    """SQL of a JSON object: key -> (condition that it is there, its value as JSON)."""
+    import json
+
+    items = []
+    for key, (condition, value) in parts.items():
+        text = f"{literal(json.dumps(key, ensure_ascii=False) + ':')} || coalesce({value}::VARCHAR, 'null')"
+        items.append(text if condition == "true" else f"CASE WHEN {condition} THEN {text} END")
+    if not items:
+        return "'{}'::JSON"
+    # array_to_string leaves NULL items out.
+    return f"('{{' || array_to_string([{', '.join(items)}], ',') || '}}')::JSON"
+
+
+def _withhold(
+    con: duckdb.DuckDBPyConnection,
+    desired: Desired,
+    rows: str,
+    condition: str,
+    code: str,
+    message: str,
+    hint: str | None,
+) -> None:
+    """Move rows of a temporary table (alias `c`) from the changes to the findings, as skips."""
+    if not _count(con, f"FROM {rows} c WHERE {condition}"):
+        return
+    section = desired.section
+    _note(con, desired, source=f"FROM {rows} c JOIN {desired.relation} d ON d.rid = c.rid "
+          f"WHERE {condition}", severity="skip", code=code, message=message, hint=hint)  # fmt: skip
+    con.execute(
+        f"INSERT INTO blocked_{section} SELECT c.rid, 'skip' FROM {rows} c WHERE {condition}"
+    )
+    con.execute(f"DELETE FROM {rows} c WHERE {condition}")
+
+
+def _note(
+    con: duckdb.DuckDBPyConnection,
+    desired: Desired,
+    *,
+    source: str,
+    severity: str,
+    code: str,
+    message: str,
+    hint: str | None,
+) -> None:
+    place = desired.mapped.source.place(None)
+    con.execute(
+        f"INSERT INTO findings SELECT {desired.section}, {literal(severity)}, {literal(code)}, "
+        f"{message}, NULL, d.rid, d._key, {{'file': {literal(place.file)}, "
+        f"'sheet': {literal(place.sheet)}, 'row': d._row, 'cell': NULL}}, {literal(hint)} {source}"
+    )
+
+
+def _row_counts(con: duckdb.DuckDBPyConnection, desired: Desired) -> dict[str, int]:
+    """Rows withheld, by the strongest of their findings; warnings are counted beside them."""
+    blocked: dict[str, int] = dict(
+        con.execute(
+            f"SELECT status, count(*) FROM blocked_{desired.section} GROUP BY status"
+        ).fetchall()
+    )
+    warned = _count(
+        con, f"FROM findings WHERE section = {desired.section} AND severity = 'warn'"
+    )
+    return {"skip": blocked.get("skip", 0), "error": blocked.get("error", 0), "warn": warned}
+
+
+def _count(con: duckdb.DuckDBPyConnection, source: str) -> int:
+    rows: list[tuple[int]] = con.execute(f"SELECT count(*) {source}").fetchall()
+    return rows[0][0]

@@ -1,0 +1,252 @@
+"""The values that travel through the house: Scope, Finding, Change, Plan, Outcome, Event.
+
+All are frozen. A change is data: it can be saved, shown, compared, applied tomorrow.
+
+A **plan** is a header and a body. The body is a file of JSON lines, one `change` or `finding` a
+line, in an order that depends on the inputs alone; so a plan of ten million rows needs no more
+memory than one of ten.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import msgspec
+
+from dsync.errors import Place
+
+Action = Literal["create", "update", "delete"]
+Severity = Literal["skip", "error", "warn"]
+RowStatus = Literal["CREATED", "UPDATED", "DELETED", "UNCHANGED", "SKIP", "ERROR", "EXCEPTION"]
+STATUSES: tuple[RowStatus, ...] = (
+    "CREATED", "UPDATED", "DELETED", "UNCHANGED", "SKIP", "ERROR", "EXCEPTION",
+)  # fmt: skip
+
+PLAN_FORMAT_VERSION = 1
+
+# A reference is a text inside a payload that names a record which the same plan creates. It is
+# put between two private-use characters, so that no text of a source can be taken for one
+# (sources with these characters are refused).
+REF_OPEN, REF_CLOSE = "\ue000", "\ue001"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scope:
+    """Values for a system's path variables; `name` is unique in a run, `""` for the only one."""
+
+    name: str = ""
+    values: Mapping[str, str] = field(default_factory=dict)
+    role: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finding:
+    """What a rule says about a row, a listing or a profile.
+
+    `skip` and `error` withhold the record (it is *blocked*, and still counts as wanted); `warn`
+    lets it pass. `row` is None for a finding about more than one row.
+    """
+
+    severity: Severity
+    code: str
+    message: str
+    profile: str = ""
+    resource: str = ""
+    scope: str = ""
+    key: tuple[str, ...] = ()
+    field: str | None = None
+    row: int | None = None
+    place: Place | None = None
+    hint: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Change:
+    """One create, update or delete, and the call that makes it so.
+
+    `id` is the API's id of the existing record (None for a create), `row` the row of the source
+    (None for a delete). `fields` are the names that differ, sorted; `before` and `after` hold just
+    those (a create has only `after`, the whole payload). `payload` is the body to send, without
+    the system's envelope; references in it are texts between REF_OPEN and REF_CLOSE. `wave`
+    orders calls: all of a lower wave end before the next begins, in each scope. `needs` are the
+    records, as (resource, key), that the same plan creates and that this change relies on.
+    """
+
+    action: Action
+    profile: str
+    system: str
+    resource: str
+    scope: str = ""
+    key: tuple[str, ...]
+    id: Any = None
+    row: int | None = None
+    wave: int = 0
+    fields: tuple[str, ...] = ()
+    needs: tuple[tuple[str, tuple[str, ...]], ...] = ()
+    before: Mapping[str, Any] | None = None
+    after: Mapping[str, Any] | None = None
+    payload: Mapping[str, Any] | None = None
+
+    @property
+    def identity(self) -> tuple[str, str, str, tuple[str, ...], str]:
+        """What makes this change this one, across plans and lives of the process."""
+        return (self.system, self.resource, self.scope, self.key, self.action)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tally:
+    """Counts of one profile in one scope; the seven add up to the rows of the source.
+
+    `delete` is beside them: a delete has no row. `rows` = create + update + unchanged + skip +
+    error.
+    """
+
+    profile: str
+    system: str
+    resource: str
+    scope: str = ""
+    rows: int = 0
+    existing: int = 0
+    create: int = 0
+    update: int = 0
+    delete: int = 0
+    unchanged: int = 0
+    skip: int = 0
+    error: int = 0
+    warn: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """A plan: header here, changes and findings in `body` (JSON lines).
+
+    `inputs` are digests of all that the plan rests on (name -> text). `digest` is the SHA-256 of
+    the body and the header's deterministic part: the same inputs give the same digest.
+    """
+
+    tallies: tuple[Tally, ...]
+    scopes: tuple[Scope, ...]
+    connections: Mapping[str, str]
+    """profile -> name of the connection that it writes to"""
+    inputs: Mapping[str, str]
+    digest: str
+    body: Path
+    tool_version: str = ""
+
+    @property
+    def is_empty(self) -> bool:
+        """True when there is nothing to create, update or delete."""
+        return not any(t.create or t.update or t.delete for t in self.tallies)
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Sums over all tallies: create, update, delete, unchanged, skip, error, warn."""
+        names = ("create", "update", "delete", "unchanged", "skip", "error", "warn")
+        return {name: sum(getattr(t, name) for t in self.tallies) for name in names}
+
+    def changes(self) -> Iterator[Change]:
+        """All changes, in the order of the plan: wave, then scope, profile and row."""
+        for line in self._lines(b'{"kind":"change"'):
+            yield _change(line)
+
+    def findings(self) -> Iterator[Finding]:
+        """All findings, in the order of the plan."""
+        for line in self._lines(b'{"kind":"finding"'):
+            yield _finding(line)
+
+    def _lines(self, prefix: bytes) -> Iterator[bytes]:
+        with self.body.open("rb") as lines:
+            for line in lines:
+                if line.startswith(prefix):
+                    yield line
+
+
+OutcomeState = Literal["acked", "rejected", "unknown", "not_sent"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """What became of one call.
+
+    `acked`: the API did it. `rejected`: it surely did not (or said no). `not_sent`: no byte of it
+    left. `unknown`: nobody knows, and it must not be sent again before it is settled.
+    """
+
+    state: OutcomeState
+    status: int | None = None
+    id: Any = None
+    code: str = ""
+    message: str = ""
+    job: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Event:
+    """Progress, for whoever listens: `phase` such as `fetch`, `apply`; `done` of `total`."""
+
+    phase: str
+    subject: str
+    done: int
+    total: int | None = None
+    outcome: Outcome | None = None
+    change: Change | None = None
+
+
+class _PlaceRecord(msgspec.Struct):
+    file: str | None = None
+    line: int | None = None
+    column: int | None = None
+    sheet: str | None = None
+    row: int | None = None
+    cell: str | None = None
+
+
+class _ChangeRecord(msgspec.Struct):
+    action: Action
+    profile: str
+    system: str
+    resource: str
+    scope: str
+    key: tuple[str, ...]
+    wave: int
+    id: Any = None
+    row: int | None = None
+    fields: tuple[str, ...] = ()
+    needs: tuple[tuple[str, tuple[str, ...]], ...] = ()
+    before: dict[str, Any] | None = None
+    after: dict[str, Any] | None = None
+    payload: dict[str, Any] | None = None
+
+
+class _FindingRecord(msgspec.Struct):
+    severity: Severity
+    code: str
+    message: str
+    profile: str = ""
+    resource: str = ""
+    scope: str = ""
+    key: tuple[str, ...] = ()
+    field: str | None = None
+    row: int | None = None
+    place: _PlaceRecord | None = None
+    hint: str | None = None
+
+
+_change_decoder = msgspec.json.Decoder(_ChangeRecord)
+_finding_decoder = msgspec.json.Decoder(_FindingRecord)
+
+
+def _change(line: bytes) -> Change:
+    record = _change_decoder.decode(line)
+    if record.action == "create" and record.after is None:
+        record.after = record.payload
+    return Change(**msgspec.structs.asdict(record))
+
+
+def _finding(line: bytes) -> Finding:
+    record = msgspec.structs.asdict(_finding_decoder.decode(line))
+    place = record.pop("place")
+    return Finding(**record, place=Place(**msgspec.structs.asdict(place)) if place else None)
