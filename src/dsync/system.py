@@ -395,10 +395,10 @@ class Resource(Model):
     read: dict[str, JMESPath] = {}
     protect: JMESPath | None = None
     caseless_key: bool = Field(False, description="the API compares keys without case")
-    unknown_if_absent: list[str] = Field(
+    unknown_if_absent: Texts = Field(
         [], description="fields that a listing may leave out: then they are not compared"
     )
-    write_only: list[str] = Field([], description="fields that are sent and never read back")
+    write_only: Texts = Field([], description="fields that are sent and never read back")
     settle_s: float = Field(10, ge=0, description="how long a new record may be missing in lists")
     description: str = ""
 
@@ -487,9 +487,9 @@ def load(name: str, search_paths: Sequence[Path] = (), *, shipped: bool = True) 
 def load_file(path: Path, *, name: str | None = None) -> LoadedSystem:
     """The system in one file. Raises: Faults, all of the file at once."""
     document = yamlfile.load(path)
-    system = yamlfile.fit(System, document.root, code="DS-SYS")
-    faults = list(_meaning(system, document))
-    if name is not None and system.system != name:
+    system, unfit = yamlfile.fit_rest(System, document.root, code="DS-SYS")
+    faults = [*unfit, *_further(system, unfit, document)]
+    if system is not None and name is not None and system.system != name:
         faults.append(
             FileFault(
                 f"the file is called `{name}`, and the system in it `{system.system}`",
@@ -499,8 +499,8 @@ def load_file(path: Path, *, name: str | None = None) -> LoadedSystem:
                 hint="give both the same name",
             )
         )
-    if faults:
-        raise Faults(faults)
+    if system is None or faults:
+        raise Faults(sorted(faults, key=yamlfile.order))
     return LoadedSystem(
         name=system.system,
         system=system,
@@ -536,6 +536,19 @@ def _digest(data: Any) -> str:
 
 
 # --- what several values mean together -----------------------------------------------------------
+
+
+def _further(
+    system: System | None, unfit: list[FileFault], document: Document
+) -> Iterator[FileFault]:
+    """What else is wrong, as far as it does not follow from what did not fit."""
+    if system is None:
+        return
+    names_in_doubt = any(f.way[:1] == ("scope",) or "key" in f.way for f in unfit)
+    for fault in _meaning(system, document):
+        below = any(fault.way[: len(f.way)] == f.way or f.way[:-1] == fault.way for f in unfit)
+        if not below and not (names_in_doubt and fault.code == "DS-TPL"):
+            yield fault
 
 
 def _meaning(system: System, document: Document) -> Iterator[FileFault]:

@@ -171,7 +171,7 @@ def parse(
     except FileFault as fault:
         raise Faults([*faults, fault]) from None
     if faults:
-        raise Faults(sorted(faults, key=_order))
+        raise Faults(sorted(faults, key=order))
     return Document(file=shown, root=root)
 
 
@@ -262,14 +262,50 @@ def fit(model: type[M], root: Node, *, code: str, quotes: bool = True) -> M:
     `<code>-UNKNOWN` for keys, `<code>-SCHEMA` for values, `DS-YAML-TYPE` for a text that YAML reads
     as something else, and the codes of the models' own validators.
     """
+    fitted, faults = fit_rest(model, root, code=code, quotes=quotes)
+    if fitted is None or faults:
+        raise Faults(faults)
+    return fitted
+
+
+def fit_rest(
+    model: type[M], root: Node, *, code: str, quotes: bool = True
+) -> tuple[M | None, list[FileFault]]:
+    """What of `root` fits, with its faults left out, and the faults; so that more can be told.
+
+    None when what is left does not make a model.
+    """
     from pydantic import ValidationError
 
     try:
-        return model.model_validate(root.plain())
+        return model.model_validate(root.plain()), []
     except ValidationError as error:
         told = error.errors(include_url=False, include_input=False)
-    fitting = _Fitting(model, root, code, quotes)
-    raise Faults(sorted(fitting.faults(told), key=_order)) from None
+    faults = sorted(_Fitting(model, root, code, quotes).faults(told), key=order)
+    rest = root.plain()
+    for way in sorted((fault.way for fault in faults), key=_later_first):
+        _drop(rest, way)
+    try:
+        return model.model_validate(rest), faults
+    except ValidationError:
+        return None, faults
+
+
+def _later_first(way: Way) -> tuple[int, tuple[int, ...]]:
+    # Items of one list go from its end, so that the places of the others hold.
+    return -len(way), tuple(-step if isinstance(step, int) else 0 for step in way)
+
+
+def _drop(plain: Any, way: Way) -> None:
+    for step in way[:-1]:
+        try:
+            plain = plain[step]
+        except (KeyError, IndexError, TypeError):
+            return
+    if isinstance(plain, dict):
+        plain.pop(way[-1], None)
+    elif isinstance(plain, list) and isinstance(way[-1], int) and way[-1] < len(plain):
+        del plain[way[-1]]
 
 
 _KINDS = {
@@ -465,9 +501,12 @@ def _alone(message: str, code: str, where: Place, hint: str) -> Faults:
     return Faults([FileFault(message, code=code, where=where, hint=hint)])
 
 
-def _order(fault: Invalid) -> tuple[int, int]:
+def order(fault: Invalid) -> tuple[str, int, int]:
+    """Where a fault stands, for sorting: file, line and column."""
     where = fault.where
-    return (where.line or 0, where.column or 0) if isinstance(where, Place) else (0, 0)
+    if not isinstance(where, Place):
+        return "", 0, 0
+    return where.file or "", where.line or 0, where.column or 0
 
 
 # --- from events to nodes ------------------------------------------------------------------------
