@@ -12,6 +12,7 @@ memory is never counted as less than that of the process that started it.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import statistics
@@ -19,7 +20,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -42,14 +43,26 @@ DSYNC_CHANGES = (
 )
 LIMITED = ["--memory-limit", "512MB"]
 
+# How dsync fetches everything that the emulator at {url} holds, one record a line.
+DSYNC_FETCH = [
+    *DSYNC, "dump", "--project", str(HERE / "project"), "--profile", "bench",
+    "--base-url", "{url}", "--out", "{out}", "--quiet",
+]  # fmt: skip
+PAGE = 200
+EMULATOR = [
+    PYTHON, "-m", "dsync.emulators", "plain", "--until-stdin-closes", "--seed", "{seed}",
+    "--switch", "paging=offset", "--switch", f"page_size={PAGE}", "--switch", "key=code",
+]  # fmt: skip
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Case:
-    """A command and how its plan is read; `changes` None: there is no plan to check."""
+    """A command, and what its output is checked by: as a plan, or the number of its lines."""
 
     name: str
     command: Sequence[str]
     changes: str | None = None
+    lines: int | None = None
     max_rows: int = 10**9
 
 
@@ -104,17 +117,47 @@ def main() -> int:
 
     bench = Bench(options.data, repeats=options.repeats, only=options.only)
     sizes = [10_000, 100_000] if options.quick else [10_000, 100_000, 1_000_000]
-    print(f"Start-up and a small plan, median of {4 * options.repeats} turns.\n")
-    bench.compare(0, [BARE, HELP], repeats=4 * options.repeats)
-    bench.compare(100, [SQL, PLAN], repeats=4 * options.repeats)
+    many = 4 * options.repeats
+    bench.compare("Start-up", 0, [BARE, HELP], repeats=many)
+    bench.compare("Plan of 100 rows", 100, [SQL, PLAN], repeats=many)
     for rows in sizes:
-        print(f"Plan of {rows:,} rows, median of {options.repeats} turns.\n")
-        bench.compare(rows, [SQL, PLAN, DIFFSYNC], repeats=options.repeats)
+        bench.compare(f"Plan of {rows:,} rows", rows, [SQL, PLAN, DIFFSYNC])
+    fetch(bench, 10_000 if options.quick else 100_000)
     if options.full:
-        print("Plan of 10,000,000 rows, one turn: ratios to the plan without a limit.\n")
         limited = plan("dsync plan, 512 MB", *LIMITED)
-        bench.compare(10_000_000, [PLAN, limited, SQL], repeats=1)
+        bench.compare("Plan of 10,000,000 rows", 10_000_000, [PLAN, limited, SQL], repeats=1)
     return 1 if bench.faults else 0
+
+
+def fetch(bench: Bench, rows: int) -> None:
+    """Compares a fetch of the existing records with a bare loop over the same pages."""
+    records = rows * 97 // 100
+    title = f"Fetch of {records:,} records in pages of {PAGE}"
+    with emulator(generated(bench.data, rows) / "existing.ndjson") as url:
+        command = [PYTHON, str(HERE / "peer_download.py"), f"{url}/api/records", str(PAGE)]
+        bare = Case(name="bare loop", command=[*command, "{out}", "data"], lines=records)
+        dump = Case(name="dsync dump", command=filled(DSYNC_FETCH, url=url), lines=records)
+        bench.compare(title, rows, [bare, dump])
+
+
+@contextlib.contextmanager
+def emulator(records: Path) -> Iterator[str]:
+    """The URL of a plain emulator in a process of its own, which holds `records`."""
+    with tempfile.TemporaryDirectory(dir=records.parent) as folder:
+        seed = Path(folder) / "seed.json"
+        # Line by line: this process has to stay small.
+        with seed.open("w") as file, records.open() as lines:
+            file.write('{"collection": "records", "objects": [')
+            for number, line in enumerate(lines):
+                file.write("," * (number > 0) + line)
+            file.write("]}")
+        child = subprocess.Popen(
+            filled(EMULATOR, seed=seed), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+        # Leaving the block closes its stdin, and that ends it.
+        with child:
+            assert child.stdout
+            yield child.stdout.readline().removeprefix("listening on ").strip()
 
 
 class Bench:
@@ -126,9 +169,14 @@ class Bench:
         self.repeats = repeats
         self.faults: list[str] = []
 
-    def compare(self, rows: int, cases: Sequence[Case], *, repeats: int) -> None:
+    def compare(
+        self, title: str, rows: int, cases: Sequence[Case], *, repeats: int | None = None
+    ) -> None:
         """Runs the cases in turn and prints their table; ratios are to the first case."""
         cases = [case for case in cases if rows <= case.max_rows and (self.only or "") in case.name]
+        if not cases:
+            return
+        repeats = repeats or self.repeats
         self.data.mkdir(parents=True, exist_ok=True)
         folder = generated(self.data, rows) if rows else self.data
         results = {case.name: Series() for case in cases}
@@ -144,6 +192,8 @@ class Bench:
                         measure = run(filled(case.command, data=folder, out=out))
                         if case.changes and turn == 0:
                             check(case.changes, out, folder / "expected.json")
+                        if case.lines is not None:
+                            check_lines(case.lines, out)
                     except Failed as failed:
                         series.fault = str(failed)
                         self.faults.append(f"{case.name}: {failed}")
@@ -152,7 +202,7 @@ class Bench:
                         remove(out)
                     if turn or repeats == 1:
                         series.runs.append(measure)
-        print(table(results))
+        print(f"**{title}**, {repeats} turn{'s' * (repeats > 1)}\n\n{table(results)}", flush=True)
 
 
 class Failed(Exception):
@@ -215,10 +265,21 @@ def check(changes: str, out: Path, expected: Path) -> None:
         raise Failed(f"wrong answer: {differences}")
 
 
+def check_lines(wanted: int, out: Path) -> None:
+    """Raises: Failed when the file `out`, or the files of that folder, have not `wanted` lines."""
+    found = 0
+    for path in sorted(out.iterdir()) if out.is_dir() else [out]:
+        with path.open("rb") as file:
+            found += sum(1 for _ in file)
+    if found != wanted:
+        raise Failed(f"wrong answer: {found} records not {wanted}")
+
+
 def remove(path: Path) -> None:
     if path.is_dir():
         subprocess.run(["rm", "-rf", str(path)], check=True)
-    path.unlink(missing_ok=True)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def table(results: dict[str, Series]) -> str:
