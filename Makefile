@@ -57,7 +57,8 @@ lock: $(READY)  ## renew both lock files from pyproject.toml
 
 audit: $(READY)  ## known weaknesses in what we install (asks the network), and in our code
 	$(BIN)/pip-audit --requirement requirements.lock --disable-pip --require-hashes
-	$(BIN)/bandit --quiet --recursive --configfile pyproject.toml src
+	$(BIN)/bandit --quiet --recursive --configfile pyproject.toml \
+		--severity-level medium --confidence-level medium src
 
 clean:  ## remove what was made, .venv too
 	rm -rf $(VENV) build dist benchmarks/data .coverage .coverage.* coverage.xml htmlcov
