@@ -41,8 +41,9 @@ a switch may carry a collection's name: `things.paging=cursor`.
 **Faults** change what one answer is like. A rule is `{"match": {…}, "fault": NAME, …arguments}`;
 `match` takes `method`, `path` (a regular expression over path and query), `reused` (a connection
 that had a call before), and then, over the calls that fit, `nth` (a number or a list), `from`,
-`every`, `probability` with `seed`, and `times` (at most). The first rule of the wire that hits a
-call is shown. `when` says whether the call still has its effect: `after`, or `before`.
+`every`, `probability` with `seed`, and `times` (at most). Every rule counts the calls that fit it;
+the first rule of the wire that hits a call is shown. `when` says whether the call still has its
+effect: `after`, or `before`.
 
 To add an emulator: a module with `SWITCHES`, `FAULTS` and a class `App` (see `server.App`), and its
 name in `NAMES`.

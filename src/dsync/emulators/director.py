@@ -199,7 +199,7 @@ class _Outcome:
     more: Data = field(default_factory=dict)
 
 
-@dataclass(slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True, eq=False)
 class _Order:
     id: str
     node: Node
@@ -369,7 +369,7 @@ class App:
             case ("DELETE", name, id_) if "trash" in RESOURCES[name].verbs:
                 call.template = f"{base}/{name}/{{id}}"
                 return self._write("trash", node, name, id_, request, call)
-            case (_, _, *rest) if len(rest) < 2:
+            case (verb, _, *rest) if len(rest) < (1 if verb == "POST" else 2):
                 return _failed(405, "Method not allowed")
         return _failed(404, "Not found")
 

@@ -65,7 +65,7 @@ class Store:
         self._pending = later
 
 
-@dataclass(slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True, eq=False)
 class Node:
     """One Logpoint machine of a pool; nothing on it is known to another node."""
 
@@ -236,8 +236,8 @@ _ROUTING = Object(
 
 def _routing_references(node: Node, data: Stored) -> References:
     known = node.names("Repos", "name")
-    if data.get("catch_all") not in known:
-        yield _unknown("Repo", data.get("catch_all"))
+    if "catch_all" in data and data["catch_all"] not in known:
+        yield _unknown("Repo", data["catch_all"])
     for rule in _objects(data.get("routing_criteria")):
         if rule.get("repo", "") not in {"", *known}:
             yield _unknown("Repo", rule.get("repo"))
@@ -409,12 +409,12 @@ _PROCESSING = Object(
 
 
 def _processing_references(node: Node, data: Stored) -> References:
-    norm, enrich = data.get("norm_policy"), data.get("enrich_policy")
+    norm, enrich = data.get("norm_policy", "None"), data.get("enrich_policy", "None")
     if norm != "None" and norm not in node.names("NormalizationPolicy", "name"):
         yield _unknown("Normalization policy", norm)
     if enrich != "None" and not node.has("EnrichmentPolicy", enrich):
         yield _unknown("Enrichment policy", enrich)
-    routing = data.get("routing_policy")
+    routing = data.get("routing_policy", "None")
     if routing != "None" and not node.has("RoutingPolicies", routing):
         yield _unknown("Routing policy", routing)
 

@@ -89,7 +89,7 @@ def answer_steps(answer: Answer, *, head_only: bool, keep_alive: bool, date: str
 # ---- rules -------------------------------------------------------------------------------------
 
 
-@dataclass(slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True, eq=False)
 class Rule:
     """When which fault is shown. Counters make it stateful."""
 
@@ -145,17 +145,12 @@ class Rule:
         return value if isinstance(value, int | float) else default
 
     def hits(self, request: Request) -> bool:
-        """Whether this call gets the fault; counts it either way."""
+        """Whether this call is one that gets the fault; counts the calls that fit."""
         if not self._fits(request):
             return False
         self.seen += 1
         times = self.match.get("times")
-        if isinstance(times, int) and self.shown >= times:
-            return False
-        if not self._due():
-            return False
-        self.shown += 1
-        return True
+        return self._due() and not (isinstance(times, int) and self.shown >= times)
 
     def _fits(self, request: Request) -> bool:
         methods = self.match.get("method")
@@ -214,10 +209,13 @@ class Rules:
         wire: Rule | None = None
         own: list[Rule] = []
         for rule in self.rules:
-            if rule.fault in FAULTS:
-                if wire is None and rule.hits(request):
-                    wire = rule
-            elif rule.hits(request):
+            of_wire = rule.fault in FAULTS
+            if not rule.hits(request) or (of_wire and wire):
+                continue
+            rule.shown += 1
+            if of_wire:
+                wire = rule
+            else:
                 own.append(rule)
         return wire, tuple(own)
 
@@ -389,6 +387,10 @@ def _duplicate_keys(_rule: Rule, answer: Answer, clock: Clock) -> Shown:
     return _whole(_with_body(answer, twice), clock)
 
 
+def _utf16(_rule: Rule, answer: Answer, clock: Clock) -> Shown:
+    return _whole(_with_body(answer, answer.body.decode().encode("utf-16")), clock)
+
+
 def _redirect(rule: Rule, _answer: Answer, clock: Clock) -> Shown:
     headers = [("Location", str(_arg(rule, "location")))]
     return _whole(Answer(status=_size(rule, "status"), headers=headers), clock)
@@ -513,6 +515,7 @@ FAULTS: dict[str, Fault] = {
     "duplicate_keys": Fault(
         show=_duplicate_keys, when=("after",), doc="the body's first key comes twice"
     ),
+    "utf16": Fault(show=_utf16, when=("after",), doc="the body in UTF-16 under the same type"),
     "redirect": Fault(
         show=_redirect,
         when=("before", "after"),

@@ -48,7 +48,7 @@ class Effect:
         }
 
 
-@dataclass(slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True, eq=False)
 class Call:
     """One call: the request as it came, and what became of it."""
 

@@ -145,7 +145,7 @@ class _Record:
         return f'"{self.seq}-{self.version}"'
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class _Collection:
     """Records in the order they were created, by id and by key; and what clients see of them."""
 
@@ -206,7 +206,7 @@ def _text(value: object) -> str:
     return value if isinstance(value, str) else encode(value).decode()
 
 
-@dataclass(slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True, eq=False)
 class _Job:
     id: str
     call: Call
