@@ -554,10 +554,12 @@ class App:
             gone: Data = {**before}
             self._mirror(node, resource, gone, before)
             self._effect(call, "delete", node, name, id_, before)
-            return {"delete_remote_device": before["ip"]} if name == "Devices" else {}
+            return {"delete_remote_device": before.get("ip")} if name == "Devices" else {}
         if verb == "create":
             id_ = node.new_id()
-            value = {"id": id_, **resource.born(node), **_filled(resource.create, data)}
+            blanks = {one.name: one.blank() for one in resource.create.fields if one.must}
+            value = {"id": id_, **blanks, **resource.born(node)}
+            value |= _filled(resource.create, data)
         elif before is None:
             return {}
         else:

@@ -91,9 +91,9 @@ class Node:
         mark = hashlib.sha256(self.scope.encode()).hexdigest()[:8]
         return f"64b0c0ff{mark}{self._made:08x}"
 
-    def names(self, resource: str, key: str) -> set[object]:
+    def names(self, resource: str, key: str) -> set[str]:
         """The keys of all objects of a resource, as they truly are."""
-        return {value.get(key) for value in self.store(resource).true.values()}
+        return set(texts([value.get(key) for value in self.store(resource).true.values()]))
 
     def has(self, resource: str, id: object) -> bool:  # noqa: A002
         return id in self.store(resource).true
