@@ -7,6 +7,7 @@ two values can be wrong in together by `_meaning`; all faults of a file are told
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 import re
@@ -436,7 +437,7 @@ class LoadedSystem:
     system: System
     file: str
     digest: str
-    document: Document
+    document: Document = dataclasses.field(repr=False)
 
     def place(self, way: Way) -> Place:
         """Where the key at the end of `way` stands in the file."""
