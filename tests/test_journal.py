@@ -10,7 +10,7 @@ import stat
 import subprocess
 import sys
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -35,8 +35,9 @@ def plan(tmp_path: Path) -> Plan:
 
 
 @pytest.fixture
-def journal(tmp_path: Path, plan: Plan) -> Journal:
-    return Journal.create(tmp_path / "run", plan, run_id="r1")
+def journal(tmp_path: Path, plan: Plan) -> Iterator[Journal]:
+    with Journal.create(tmp_path / "run", plan, run_id="r1") as journal:
+        yield journal
 
 
 def test_run_ids_are_uuids_sorted_by_time() -> None:

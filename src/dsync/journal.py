@@ -541,7 +541,7 @@ _SELECT = "SELECT op, kind, attempt, state, status, id, code, message, job FROM 
 def _connect(path: Path) -> sqlite3.Connection:
     # SQLite gives its -wal file the rights of the database file.
     os.close(os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), 0o600))
-    db = sqlite3.connect(path, isolation_level=None, timeout=1)
+    db = sqlite3.connect(path, isolation_level=None, timeout=0.25)
     try:
         # Exclusive before WAL: no shared-memory index, and no second writer.
         db.execute("PRAGMA locking_mode=EXCLUSIVE")

@@ -1,0 +1,225 @@
+"""A plan or a run for people: marks, old -> new, findings with their place and what to do next.
+
+    + create   ~ update   - delete   ! finding   = unchanged
+
+Colour only repeats what the marks say, and only on a terminal.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import asdict
+from typing import Any, TextIO
+
+from dsync.model import Change, Finding, Plan
+from dsync.reports import (
+    LIMIT,
+    RowResult,
+    RunResult,
+    Section,
+    key_text,
+    printable,
+    sections,
+    summary,
+    value_text,
+)
+
+MARKS = {"create": "+", "update": "~", "delete": "-"}
+_STYLES = {"+": "green", "~": "yellow", "-": "red", "!": "magenta", "=": "dim", "#": "bold"}
+_COUNTS = {
+    "create": "+", "update": "~", "delete": "-", "unchanged": "=", "skip": "!", "error": "!",
+    "warn": "!",
+}  # fmt: skip
+_WIDTH, _CONTEXT = 72, 16
+
+Line = tuple[str, str]
+"""mark that decides the colour (or nothing), text"""
+
+
+def render_plan(
+    plan: Plan, stream: TextIO, *, limit: int | None = LIMIT, color: bool | None = None
+) -> None:
+    """Write what `plan` would do: a section a profile and scope, then the total."""
+    write = _Writer(stream, color)
+    shown, general = sections(plan, limit)
+    for section in shown:
+        write(_section(section, limit))
+    if general.findings:
+        write([("#", "findings about no single profile")])
+        write(_findings(general))
+        write([("", "")])
+    write(_total(plan))
+
+
+def render_run(
+    run: RunResult,
+    rows: Iterable[RowResult],
+    stream: TextIO,
+    *,
+    limit: int | None = LIMIT,
+    color: bool | None = None,
+) -> None:
+    """Write the rows that are not as wanted, with the reason and the next step, then the counts."""
+    write = _Writer(stream, color)
+    shown = more = 0
+    for row in rows:
+        if row.status in ("CREATED", "UPDATED", "DELETED"):
+            continue
+        if limit is not None and shown >= limit:
+            more += 1
+            continue
+        shown += 1
+        write(_row(row))
+    if more:
+        write([("", f"  … {more} more rows; report.json in the run folder has all of them")])
+    if shown:
+        write([("", "")])
+    write(_verdict(run))
+
+
+# --- a plan -------------------------------------------------------------------------------------
+
+
+def _section(section: Section, limit: int | None) -> Iterator[Line]:
+    tally = section.tally
+    scope = f"  scope {printable(tally.scope)}" if tally.scope else ""
+    target = printable(f"{tally.system}.{tally.resource}")
+    yield "#", f"{printable(tally.profile)} -> {target}{scope}"
+    for change in section.changes:
+        yield from _change(change)
+    if section.more_changes:
+        yield "", f"  … {section.more_changes} more changes (only the first {limit} are shown)"
+    yield from _findings(section)
+    yield "", f"  {counts_text(asdict(tally))}"
+    yield "", ""
+
+
+def _change(change: Change) -> Iterator[Line]:
+    mark = MARKS[change.action]
+    yield mark, f"  {mark} {key_text(change.key)}"
+    for text in change_lines(change):
+        yield mark, f"      {text}"
+
+
+def change_lines(change: Change) -> Iterator[str]:
+    """One line a field: of a create its value, of an update how it changes."""
+    before, after = change.before or {}, change.after or {}
+    if change.action == "create":
+        for name, value in after.items():
+            yield f"{printable(name)}: {_cut(value_text(value))}"
+    elif change.action == "update":
+        for name in change.fields:
+            for text in difference(before.get(name), after.get(name)):
+                yield f"{printable(name)}: {text}"
+
+
+def difference(before: Any, after: Any) -> list[str]:
+    """How one value becomes the other: `old -> new`, or the items that come and go."""
+    if isinstance(before, list) and isinstance(after, list):
+        gone = Counter(map(value_text, before))
+        come = Counter(map(value_text, after))
+        if changes := [f"- {_cut(item)}" for item in (gone - come).elements()]:
+            return changes + [f"+ {_cut(item)}" for item in (come - gone).elements()]
+        if changes := [f"+ {_cut(item)}" for item in (come - gone).elements()]:
+            return changes
+        return [f"order {_cut(value_text(before))} -> {_cut(value_text(after))}"]
+    return [" -> ".join(_cut_pair(value_text(before), value_text(after)))]
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= _WIDTH else f"{text[:_WIDTH]}… ({len(text)} characters)"
+
+
+def _cut_pair(old: str, new: str) -> tuple[str, str]:
+    """Both cut alike, so that the place where they begin to differ is in sight."""
+    if max(len(old), len(new)) <= _WIDTH:
+        return old, new
+    pairs = enumerate(zip(old, new, strict=False))
+    same = next((at for at, (a, b) in pairs if a != b), min(len(old), len(new)))
+    skip = max(0, same - _CONTEXT)
+    lead = "…" if skip else ""
+    return _cut(lead + old[skip:]), _cut(lead + new[skip:])
+
+
+def _findings(section: Section) -> Iterator[Line]:
+    for finding in section.findings:
+        yield from _finding(finding)
+    if section.more_findings:
+        yield "", f"  … {section.more_findings} more findings"
+
+
+def _finding(finding: Finding) -> Iterator[Line]:
+    who = key_text(finding.key) or (f"row {finding.row}" if finding.row is not None else "")
+    where = printable(str(finding.place)) if finding.place else ""
+    head = " ".join(part for part in (finding.severity, finding.code, who) if part)
+    yield "!", f"  ! {head}: {printable(finding.message)}"
+    if where:
+        yield "!", f"      at {where}"
+    if finding.hint:
+        yield "!", f"      next: {printable(finding.hint)}"
+
+
+def counts_text(counts: Mapping[str, int]) -> str:
+    """Counts as `Plan.counts` has them, each with its mark."""
+    return "  ".join(f"{mark}{counts[name]} {name}" for name, mark in _COUNTS.items())
+
+
+def _total(plan: Plan) -> Iterator[Line]:
+    total = counts_text(plan.counts)
+    if plan.is_empty:
+        yield "=", "Nothing to do: what is there is as wanted."
+    yield "#", f"Plan: {total}"
+
+
+# --- a run --------------------------------------------------------------------------------------
+
+
+def _row(row: RowResult) -> Iterator[Line]:
+    key = key_text(row.key) or (f"row {row.row}" if row.row is not None else "")
+    place = f" at {printable(str(row.place))}" if row.place else ""
+    scope = f" ({printable(row.scope)})" if row.scope else ""
+    mark = "-" if row.has_failed else "!"
+    what = " ".join(part for part in (row.action or "", printable(row.profile), key) if part)
+    yield mark, f"{row.status} {what}{scope}{place}"
+    reason = " ".join(part for part in (row.code, printable(row.reason)) if part)
+    yield mark, f"    {reason}"
+    if row.hint:
+        yield mark, f"    next: {printable(row.hint)}"
+
+
+def _verdict(run: RunResult) -> Iterator[Line]:
+    if run.stopped:
+        yield "!", f"stopped early: {printable(run.stopped)}"
+    if run.unknown:
+        yield "-", f"{run.unknown} calls with an unknown outcome: look at the target"
+    if run.pending:
+        yield "!", f"{run.pending} changes not begun: dsync resume {printable(run.run_id)}"
+    yield "#", summary(run.counts)
+
+
+class _Writer:
+    """Lines to a stream; in colour when there is a terminal that wants it."""
+
+    def __init__(self, stream: TextIO, color: bool | None) -> None:
+        self._stream = stream
+        if color is None:
+            color = stream.isatty() and not os.environ.get("NO_COLOR")
+        self._console = None
+        if color:
+            from rich.console import Console
+
+            # Asked for by name where there is no terminal: the 16 colours that all of them have.
+            self._console = Console(
+                file=stream, force_terminal=True, highlight=False, color_system="standard"
+            )
+
+    def __call__(self, lines: Iterable[Line]) -> None:
+        for mark, text in lines:
+            if self._console is None:
+                self._stream.write(f"{text}\n")
+            else:
+                self._console.print(
+                    text, style=_STYLES.get(mark, ""), markup=False, emoji=False, soft_wrap=True
+                )

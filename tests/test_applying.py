@@ -1,0 +1,754 @@
+"""Apply: every call in the journal first, every row in one status, and nothing sent twice."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dsync import applying
+from dsync.applying import exit_code, statuses
+from dsync.connectors import Page
+from dsync.errors import Invalid, Stale, StorageFault, Unauthorized, Unavailable
+from dsync.journal import Journal, Record, op_id, save_plan
+from dsync.model import Change, Event, Outcome, Plan, Scope, Tally
+from dsync.reports import RunResult
+from dsync.system import System
+from plan_literals import Line, change, finding, make_plan, reference
+
+pytestmark = pytest.mark.unit
+
+ACKED = Outcome(state="acked", status=200)
+REFUSED = Outcome(state="rejected", status=422, code="DS-HTTP-422", message="no such colour")
+LOST = Outcome(state="unknown", code="DS-HTTP-TIMEOUT", message="no answer in 60 s")
+UNREACHED = Outcome(state="not_sent", code="DS-HTTP-CONNECT", message="connection refused")
+
+
+class Zoo:
+    """A small API in this process: it keeps what it is sent, and a ledger of all calls.
+
+    `answers` says what a key is answered; a callable is called, an error is raised.
+    """
+
+    def __init__(
+        self, answers: Mapping[str, Any] | None = None, *, tells_id: bool = True, stale: int = 0
+    ) -> None:
+        self.answers = answers or {}
+        self.tells_id = tells_id
+        self.stale = stale
+        self.ledger: list[str] = []
+        self.sent: list[Change] = []
+        self.records: dict[tuple[str, str], list[dict[str, Any]]] = {}
+        self.in_flight = self.most_in_flight = 0
+        self.journal: Journal | None = None
+
+    async def send(self, change: Change, scope: Scope, *, job: Callable[[str], None]) -> Outcome:
+        self._check_intent(change)
+        key = change.key[0]
+        self.ledger.append(f"{change.action} {change.resource} {key}")
+        self.sent.append(change)
+        self.in_flight += 1
+        self.most_in_flight = max(self.most_in_flight, self.in_flight)
+        try:
+            await asyncio.sleep(0)
+            answer = self.answers.get(key, ACKED)
+            if callable(answer):
+                answer = await answer(job)
+            if isinstance(answer, BaseException):
+                raise answer
+        finally:
+            self.in_flight -= 1
+        if answer.state == "acked" and change.action == "create":
+            kept = self.records.setdefault((change.resource, scope.name), [])
+            record = {"id": len(kept) + 100, **(change.payload or {})}
+            kept.append(record)
+            if self.tells_id:
+                answer = replace(answer, id=record["id"])
+        return answer
+
+    def _check_intent(self, change: Change) -> None:
+        """Nothing is sent that is not in the journal first."""
+        if self.journal is not None:
+            state = self.journal.state(op_id(self.journal.run_id, change))
+            assert state is not None
+            assert state.state == "intent"
+
+    async def refresh(self, resource: str, scope: Scope) -> None:
+        self.ledger.append(f"refresh {resource}")
+
+    async def fetch(self, resource: str, scope: Scope) -> AsyncIterator[Page]:
+        self.ledger.append(f"fetch {resource}")
+        self.stale -= 1
+        if self.stale < 0:
+            for record in self.records.get((resource, scope.name), []):
+                yield Page(ndjson=json.dumps(record).encode() + b"\n", count=1)
+
+    async def close(self) -> None:
+        pass
+
+
+def translate(line: bytes) -> tuple[tuple[str, ...], Any, Mapping[str, Any]]:
+    record = json.loads(line)
+    return (record["name"],), record["id"], record
+
+
+def system(*, settle_s: float = 5, **limits: Any) -> System:
+    resource = {"key": ["name"], "settle_s": settle_s}
+    return System.model_validate(
+        {
+            "version": 1,
+            "system": "zoo",
+            "limits": {"sequential": True, **limits},
+            "resources": {"pets": resource, "cages": resource},
+        }
+    )
+
+
+_open: list[Journal] = []
+
+
+@pytest.fixture(autouse=True)
+def _closed() -> Iterator[None]:
+    yield
+    while _open:
+        _open.pop().close()
+
+
+class Bench:
+    """A plan, its journal and a zoo; apply as often as you like."""
+
+    def __init__(self, folder: Path, lines: list[Line], zoo: Zoo, **plan: Any) -> None:
+        self.zoo = zoo
+        self.journal = Journal.create(folder / "run", make_plan(folder, lines, **plan), run_id="r1")
+        _open.append(self.journal)
+        self.plan = self.journal.plan
+        zoo.journal = self.journal
+
+    def apply(self, facts: System | None = None, **options: Any) -> RunResult:
+        return asyncio.run(self.start(facts, **options))
+
+    async def start(self, facts: System | None = None, **options: Any) -> RunResult:
+        return await applying.apply(
+            self.plan,
+            self.journal,
+            connectors={"zoo": self.zoo},
+            systems={"zoo": facts or system()},
+            translate={("zoo", "pets"): translate, ("zoo", "cages"): translate},
+            **options,
+        )
+
+    def rows(self) -> dict[str, tuple[str, str]]:
+        """key -> status, reason"""
+        return {row.key[0]: (row.status, row.reason) for row in statuses(self.plan, self.journal)}
+
+
+def test_every_row_ends_in_one_status(tmp_path: Path) -> None:
+    """Every row of the source, and every delete, ends in exactly one status."""
+    bench = Bench(
+        tmp_path,
+        [
+            change("create", "ant"),
+            change("update", "bee"),
+            change("create", "cat"),
+            change("delete", "dog", wave=1),
+            finding("skip", "DS-A", 7, key=["elk"]),
+            finding("error", "DS-B", 7, key=["elk"]),
+            finding("skip", "DS-A", 8, key=["fox"]),
+            finding("warn", "DS-C", 9, key=["gnu"]),
+            finding("warn", "DS-D", None),
+        ],
+        Zoo({"cat": REFUSED}),
+        unchanged=5,
+    )
+    # The tallies count row 7 once, as the planner does: its worst finding decides.
+    (tally,) = bench.plan.tallies
+    bench.plan = replace(bench.plan, tallies=(replace(tally, skip=1, error=1),))
+    run = bench.apply()
+    assert bench.rows() == {
+        "ant": ("CREATED", ""),
+        "bee": ("UPDATED", ""),
+        "cat": ("ERROR", "no such colour"),
+        "dog": ("DELETED", ""),
+        "elk": ("ERROR", "it is bad; it is bad"),
+        "fox": ("SKIP", "it is bad"),
+    }
+    assert {k: v for k, v in run.counts.items() if v} == {
+        "CREATED": 1, "UPDATED": 1, "DELETED": 1, "UNCHANGED": 5, "SKIP": 1, "ERROR": 2,
+    }  # fmt: skip
+    assert (run.exit_code, run.calls, run.unknown, run.pending) == (4, 4, 0, 0)
+
+
+def test_books_that_do_not_balance(tmp_path: Path) -> None:
+    """Rows that do not add up are an error of ours, never a report that looks right."""
+    bench = Bench(tmp_path, [change("create", "ant")], Zoo())
+    (tally,) = bench.plan.tallies
+    broken = replace(bench.plan, tallies=(replace(tally, rows=2),))
+    with pytest.raises(RuntimeError, match="2 rows"):
+        applying.result(broken, bench.journal)
+
+
+def test_nothing_is_sent_that_is_not_in_the_journal_first(tmp_path: Path) -> None:
+    """The intent of a call can be read from the journal while the call is made."""
+    bench = Bench(tmp_path, [change("create", str(n)) for n in range(20)], Zoo())
+    assert bench.apply(system(sequential=False, concurrency=5)).exit_code == 0
+    assert len(bench.zoo.sent) == 20
+
+
+def test_second_apply_sends_nothing(tmp_path: Path) -> None:
+    """A finished run that is taken up again sends nothing and ends with the same code."""
+    bench = Bench(
+        tmp_path, [change("create", "ant"), change("create", "bee")], Zoo({"bee": REFUSED})
+    )
+    assert bench.apply().exit_code == 4
+    assert bench.apply().exit_code == 4
+    assert bench.zoo.ledger == ["create pets ant", "create pets bee"]
+
+
+def test_sequential(tmp_path: Path) -> None:
+    """A sequential system has one call in flight in a scope; others as many as they allow."""
+    for number, (facts, most) in enumerate(
+        [
+            (system(sequential=True, concurrency=4), 1),
+            (system(sequential=False, concurrency=4), 4),
+        ]
+    ):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        bench = Bench(folder, [change("create", str(n)) for n in range(12)], Zoo())
+        bench.apply(facts)
+        assert bench.zoo.most_in_flight == most
+
+
+def test_scopes_side_by_side(tmp_path: Path) -> None:
+    """Scopes run side by side, as many as the system or the user allows."""
+    names = [f"node{n}" for n in range(6)]
+    lines = [change("create", str(n), scope=name) for name in names for n in range(3)]
+    for number, (concurrency, most) in enumerate([(None, 4), (2, 2), (99, 4)]):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        scopes = [Scope(name=name) for name in names]
+        bench = Bench(folder, lines, Zoo(), scopes=scopes)
+        run = bench.apply(system(concurrency=4), concurrency=concurrency)
+        assert run.counts["CREATED"] == 18
+        assert bench.zoo.most_in_flight == most
+
+
+def test_waves(tmp_path: Path) -> None:
+    """All of a wave end before the next begins, in each scope; deletes come last."""
+    lines = [
+        *[change("create", f"cage{n}", profile="cages", resource="cages") for n in range(4)],
+        *[change("create", f"pet{n}", wave=1) for n in range(4)],
+        *[change("delete", f"old{n}", wave=3) for n in range(2)],
+        change("delete", "oldcage", wave=4, profile="cages", resource="cages"),
+    ]
+    bench = Bench(tmp_path, lines, Zoo())
+    bench.apply(system(sequential=False, concurrency=8))
+    kinds = [" ".join(line.split()[:2]) for line in bench.zoo.ledger]
+    assert kinds == ["create cages"] * 4 + ["create pets"] * 4 + ["delete pets"] * 2 + [
+        "delete cages"
+    ]
+
+
+# --- references
+
+CHAIN: list[Line] = [
+    change("create", "big", profile="cages", resource="cages"),
+    change(
+        "create", "ant", wave=1,
+        payload={
+            "name": "ant",
+            "cage": reference("cages", "big"),
+            "cages": [reference("cages", "big"), 7],
+            "label": f"in {reference('cages', 'big')} by {reference('cages', 'big', 'name')}",
+        },
+    ),
+    change("create", "bee", wave=1),
+    change("create", "cub", wave=2, payload={"name": "cub", "mother": reference("pets", "ant")}),
+]  # fmt: skip
+
+
+def test_references_are_filled(tmp_path: Path) -> None:
+    """A reference becomes the id of the record that the same run created, in its own type."""
+    bench = Bench(tmp_path, CHAIN, Zoo())
+    assert bench.apply().exit_code == 0
+    payloads = {sent.key[0]: sent.payload for sent in bench.zoo.sent}
+    assert payloads["ant"] == {
+        "name": "ant", "cage": 100, "cages": [100, 7], "label": "in 100 by big",
+    }  # fmt: skip
+    assert payloads["cub"] == {"name": "cub", "mother": 100}
+    # An id is known from the answer; any other field is read from the listing.
+    assert [line for line in bench.zoo.ledger if line.startswith("fetch")] == ["fetch cages"]
+
+
+def test_ids_that_answers_do_not_tell(tmp_path: Path) -> None:
+    """Ids that no answer told are found in the listing by key, and only when they are needed."""
+    bench = Bench(tmp_path, CHAIN, Zoo(tells_id=False))
+    assert bench.apply().exit_code == 0
+    assert bench.zoo.sent[1].payload is not None
+    assert bench.zoo.sent[1].payload["cage"] == 100
+    assert bench.zoo.ledger == [
+        "create cages big", "refresh cages", "fetch cages", "create pets ant", "create pets bee",
+        "refresh pets", "fetch pets", "create pets cub",
+    ]  # fmt: skip
+    ids = {row.key[0]: row.id for row in statuses(bench.plan, bench.journal)}
+    assert ids == {"big": 100, "ant": 100, "bee": None, "cub": None}
+
+
+def test_listing_that_lags(tmp_path: Path) -> None:
+    """A new record that is not in the listing yet is asked for again until it has had its time."""
+    bench = Bench(tmp_path, CHAIN[:2], Zoo(tells_id=False, stale=1))
+    assert bench.apply().exit_code == 0
+    assert bench.zoo.ledger.count("fetch cages") == 2
+
+
+def test_id_that_never_appears(tmp_path: Path) -> None:
+    """A change whose reference stays without a value is an error; a resume tries it again."""
+    bench = Bench(tmp_path, CHAIN, Zoo(tells_id=False, stale=10**6))
+    facts = system(settle_s=0)
+    run = bench.apply(facts)
+    assert bench.rows()["ant"][0] == "ERROR"
+    assert "whose id is not known" in bench.rows()["ant"][1]
+    assert bench.rows()["bee"] == ("CREATED", "")
+    assert bench.rows()["cub"] == ("SKIP", "depends on pets ant, which failed")
+    assert run.exit_code == 4
+    bench.zoo.stale = 0
+    assert bench.apply(facts).exit_code == 0
+    assert bench.zoo.ledger.count("create cages big") == 1
+
+
+def test_a_failed_record_takes_its_dependents_with_it(tmp_path: Path) -> None:
+    """A failed record blocks its dependents, and theirs; the others go on."""
+    bench = Bench(tmp_path, CHAIN, Zoo({"big": REFUSED}))
+    run = bench.apply()
+    assert bench.rows() == {
+        "big": ("ERROR", "no such colour"),
+        "ant": ("SKIP", "depends on cages big, which failed"),
+        "bee": ("CREATED", ""),
+        "cub": ("SKIP", "depends on pets ant, which failed"),
+    }
+    assert run.exit_code == 4
+    assert bench.zoo.ledger == ["create cages big", "create pets bee"]
+
+
+def test_needs(tmp_path: Path) -> None:
+    """A change that names another record in plain words waits for it all the same."""
+    needs = [["cages", ["big"]]]
+    lines = [
+        change("create", "big", profile="cages", resource="cages"),
+        change("create", "ant", wave=1, payload={"name": "ant", "cage": "big"}, needs=needs),
+        change("create", "bee", wave=1),
+        change("create", "cub", wave=2, needs=[["pets", ["ant"]]]),
+    ]
+    for answer, expected in (
+        (ACKED, {"CREATED"}),
+        (REFUSED, {"CREATED", "ERROR", "SKIP"}),
+    ):
+        folder = tmp_path / answer.state
+        folder.mkdir()
+        bench = Bench(folder, lines, Zoo({"big": answer}, tells_id=False))
+        bench.apply()
+        assert {status for status, _ in bench.rows().values()} == expected
+        assert "fetch cages" not in bench.zoo.ledger
+    assert bench.rows()["ant"] == ("SKIP", "depends on cages big, which failed")
+    assert bench.zoo.ledger == ["create cages big", "create pets bee"]
+
+
+def test_keys_without_case(tmp_path: Path) -> None:
+    """Where the API compares keys without case, a new record is found under its own spelling."""
+
+    class Shouting(Zoo):
+        async def fetch(self, resource: str, scope: Scope) -> AsyncIterator[Page]:
+            yield Page(ndjson=b'{"id": 7, "name": "BIG"}\n', count=1)
+
+    facts = system()
+    resources = {k: r.model_copy(update={"caseless_key": True}) for k, r in facts.resources.items()}
+    bench = Bench(tmp_path, CHAIN[:2], Shouting(tells_id=False))
+    assert bench.apply(facts.model_copy(update={"resources": resources})).exit_code == 0
+    assert bench.zoo.sent[1].payload is not None
+    assert bench.zoo.sent[1].payload["cage"] == 7
+
+
+def test_references_stay_in_their_scope(tmp_path: Path) -> None:
+    """A reference is filled from the same scope, whatever another scope created under that key."""
+    lines = [
+        change("create", "x", scope="a"),
+        change("create", "big", scope="a", profile="cages", resource="cages"),
+        change("create", "other", scope="b", profile="cages", resource="cages"),
+        change("create", "big", scope="b", profile="cages", resource="cages"),
+        *[
+            change("create", "ant", scope=s, wave=1,
+                   payload={"name": "ant", "cage": reference("cages", "big")})
+            for s in "ab"
+        ],
+    ]  # fmt: skip
+    bench = Bench(tmp_path, lines, Zoo(), scopes=[Scope(name="a"), Scope(name="b")])
+    assert bench.apply().exit_code == 0
+    cages = {
+        sent.scope: sent.payload["cage"]
+        for sent in bench.zoo.sent
+        if sent.key == ("ant",) and sent.payload
+    }
+    assert cages == {"a": 100, "b": 101}
+
+
+def test_two_records_with_the_key(tmp_path: Path) -> None:
+    """When the listing has two records with the key, none of them is taken."""
+    zoo = Zoo(tells_id=False)
+    zoo.records["cages", ""] = [{"id": 1, "name": "big"}]
+    bench = Bench(tmp_path, CHAIN[:2], zoo)
+    assert bench.apply().exit_code == 4
+    assert "of which there are two" in bench.rows()["ant"][1]
+
+
+def test_unreadable_reference(tmp_path: Path) -> None:
+    """A reference that is none is an exception of that row, not of the run."""
+    lines = [
+        change("create", "ant", payload={"name": "\ue000oops\ue001"}),
+        change("create", "bee"),
+    ]
+    bench = Bench(tmp_path, lines, Zoo())
+    assert bench.apply().exit_code == 4
+    assert bench.rows()["ant"][0] == "EXCEPTION"
+    assert bench.zoo.ledger == ["create pets bee"]
+
+
+# --- what can go wrong
+
+
+def test_unknown_is_never_sent_again(tmp_path: Path) -> None:
+    """A create whose answer was lost is not sent again before it is known to be absent."""
+    bench = Bench(tmp_path, [change("create", "ant"), change("create", "bee")], Zoo({"ant": LOST}))
+    for _ in range(2):
+        run = bench.apply()
+        assert (run.exit_code, run.unknown) == (5, 1)
+        assert bench.rows()["ant"] == ("ERROR", "outcome unknown: no answer in 60 s")
+    assert bench.zoo.ledger == ["create pets ant", "create pets bee"]
+
+
+def test_dependents_of_an_unknown_wait(tmp_path: Path) -> None:
+    """What depends on a record of which nobody knows is not sent."""
+    bench = Bench(tmp_path, CHAIN, Zoo({"big": LOST}))
+    assert bench.apply().exit_code == 5
+    assert bench.rows()["ant"] == ("SKIP", "depends on cages big, whose outcome is unknown")
+
+
+def test_resume_takes_up_what_was_not_sent(tmp_path: Path) -> None:
+    """What surely did not leave is sent by the next process of the run, as its next attempt."""
+    bench = Bench(tmp_path, CHAIN, Zoo({"big": UNREACHED}))
+    assert bench.apply().exit_code == 4
+    bench.zoo.answers = {}
+    assert bench.apply().exit_code == 0
+    assert bench.zoo.ledger.count("create cages big") == 2
+    assert bench.zoo.ledger.count("create pets bee") == 1
+    state = bench.journal.state(op_id("r1", next(bench.plan.changes())))
+    assert state is not None
+    assert state.attempt == 2
+
+
+def test_unauthorized_stops(tmp_path: Path) -> None:
+    """When the API does not let us, nothing more is sent, and the rest is told as not started."""
+    error = Unauthorized("the token is refused", code="DS-AUTH-401")
+    lines = [change("create", name) for name in ("ant", "bee", "cat")]
+    bench = Bench(tmp_path, lines, Zoo({"bee": error}))
+    run = bench.apply()
+    assert (run.exit_code, run.stopped, run.pending) == (9, "the token is refused", 1)
+    assert bench.rows()["bee"] == ("ERROR", "the token is refused")
+    assert bench.rows()["cat"] == ("SKIP", "not started: the run has stopped")
+    bench.zoo.answers = {}
+    assert bench.apply().exit_code == 0
+    assert bench.zoo.ledger == [
+        "create pets ant", "create pets bee", "create pets bee", "create pets cat",
+    ]  # fmt: skip
+
+
+def test_unauthorized_while_a_job_is_followed(tmp_path: Path) -> None:
+    """A call that was accepted may have had its effect, even if we are not let in any more."""
+
+    async def accepted(job: Callable[[str], None]) -> Any:
+        job("orders/1")
+        return Unauthorized("the token is refused", code="DS-AUTH-401")
+
+    bench = Bench(tmp_path, [change("create", "ant")], Zoo({"ant": accepted}))
+    run = bench.apply()
+    assert (run.exit_code, run.unknown) == (5, 1)
+    state = bench.journal.state(op_id("r1", next(bench.plan.changes())))
+    assert state is not None
+    assert state.job == "orders/1"
+
+
+def test_unexpected_error_is_one_row(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """An error nobody thought of is that row's exception; its text stays out of the report."""
+    lines = [change("create", "ant"), change("create", "bee")]
+    bench = Bench(tmp_path, lines, Zoo({"ant": ZeroDivisionError("hunter2")}))
+    assert bench.apply().exit_code == 5
+    assert bench.rows()["ant"][0] == "EXCEPTION"
+    assert "ZeroDivisionError" in bench.rows()["ant"][1]
+    assert "hunter2" not in bench.rows()["ant"][1]
+    assert bench.rows()["bee"] == ("CREATED", "")
+
+
+@pytest.mark.parametrize(("answer", "code"), [(UNREACHED, 10), (LOST, 5)])
+def test_an_api_that_is_gone(tmp_path: Path, answer: Outcome, code: int) -> None:
+    """After five calls in a row without a clear answer, the rest is not even tried."""
+    bench = Bench(tmp_path, [change("create", str(n)) for n in range(50)],
+                  Zoo({str(n): answer for n in range(3, 50)}))  # fmt: skip
+    run = bench.apply()
+    assert run.exit_code == code
+    assert len(bench.zoo.ledger) == 3 + applying.UNCLEAR_IN_A_ROW
+    assert "5 calls in a row" in run.stopped
+    assert run.pending == 42
+
+
+def test_single_faults_do_not_stop(tmp_path: Path) -> None:
+    """One bad row never stops the rest, however many there are."""
+    answers = {str(n): REFUSED if n % 3 else UNREACHED for n in range(30)}
+    bench = Bench(tmp_path, [change("create", str(n)) for n in range(40)], Zoo(answers))
+    run = bench.apply()
+    assert (run.exit_code, run.counts["ERROR"], run.counts["CREATED"]) == (4, 30, 10)
+
+
+def test_stop_drains(tmp_path: Path) -> None:
+    """When told to stop, calls in flight end, no other begins, and a resume does the rest."""
+    stop = asyncio.Event()
+
+    async def slow(_job: Callable[[str], None]) -> Outcome:
+        stop.set()
+        await asyncio.sleep(0.01)
+        return ACKED
+
+    bench = Bench(tmp_path, [change("create", str(n)) for n in range(9)], Zoo({"3": slow}))
+    run = bench.apply(stop=stop)
+    assert (run.exit_code, run.pending, run.unknown) == (3, 5, 0)
+    assert bench.rows()["3"] == ("CREATED", "")
+    run = bench.apply()
+    assert (run.exit_code, run.pending, run.counts["CREATED"]) == (0, 0, 9)
+    assert len(bench.zoo.ledger) == 9
+
+
+def test_stop_after_the_last_call(tmp_path: Path) -> None:
+    """A stop that finds nothing left to stop is no stop."""
+    stop = asyncio.Event()
+
+    async def last(_job: Callable[[str], None]) -> Outcome:
+        stop.set()
+        return ACKED
+
+    bench = Bench(tmp_path, [change("create", "ant")], Zoo({"ant": last}))
+    assert bench.apply(stop=stop).exit_code == 0
+
+
+def test_cancel_keeps_what_is_known(tmp_path: Path) -> None:
+    """A run that is cancelled in the middle of a call knows of it: it is unknown, not lost."""
+
+    reached = asyncio.Event()
+
+    async def endless(_job: Callable[[str], None]) -> Outcome:
+        reached.set()
+        await asyncio.sleep(3600)
+        return ACKED
+
+    bench = Bench(tmp_path, [change("create", name) for name in "abc"], Zoo({"b": endless}))
+
+    async def cancelled() -> None:
+        task = asyncio.create_task(bench.start())
+        await reached.wait()
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+    asyncio.run(cancelled())
+    run = applying.result(bench.plan, bench.journal)
+    assert (run.exit_code, run.unknown, run.pending) == (5, 1, 1)
+    assert bench.rows()["a"] == ("CREATED", "")
+
+
+def test_journal_that_fails_stops_everything(tmp_path: Path) -> None:
+    """Nothing is sent after the journal could not take an intent; calls in flight still end."""
+    bench = Bench(tmp_path, [change("create", str(n)) for n in range(9)], Zoo())
+    bench.zoo.journal = None
+    append, seen = bench.journal.append, []
+
+    def full(*records: Record) -> None:
+        seen.extend(records)
+        if sum(record.kind == "intent" for record in seen) > 3:
+            raise StorageFault("the disk is full", code="DS-STORE-WRITE")
+        append(*records)
+
+    bench.journal.append = full  # type: ignore[method-assign]
+    with pytest.raises(StorageFault, match="full"):
+        bench.apply()
+    assert len(bench.zoo.ledger) == 3
+
+
+def test_progress(tmp_path: Path) -> None:
+    """Each change is told once, with how many of how many are done."""
+    heard: list[Event] = []
+    bench = Bench(tmp_path, CHAIN, Zoo({"big": REFUSED}))
+    bench.apply(on_event=heard.append)
+    assert [(event.done, event.total) for event in heard] == [(n, 4) for n in (1, 2, 3, 4)]
+    assert {event.phase for event in heard} == {"apply"}
+    assert heard[0].outcome == REFUSED
+
+
+def test_listener_that_fails(tmp_path: Path) -> None:
+    """A listener that went away does not stop the work."""
+
+    def gone(_event: Event) -> None:
+        raise BrokenPipeError
+
+    bench = Bench(tmp_path, [change("create", "ant"), change("create", "bee")], Zoo())
+    assert bench.apply(on_event=gone).exit_code == 0
+
+
+# --- plans that do not fit
+
+
+def test_plan_that_does_not_fit_its_header(tmp_path: Path) -> None:
+    """A plan whose body is not what its header counts is refused before anything is sent."""
+    bench = Bench(tmp_path, [change("create", "ant")], Zoo())
+    (tally,) = bench.plan.tallies
+    for tallies in ((), (replace(tally, create=2),), (replace(tally, create=0, update=1),)):
+        bench.plan = replace(bench.plan, tallies=tallies)
+        with pytest.raises(Stale, match="DS-PLAN-MISFIT"):
+            bench.apply()
+    bench.plan = replace(bench.plan, connections={})
+    with pytest.raises(Stale, match="DS-PLAN-MISFIT"):
+        bench.apply()
+    assert bench.zoo.ledger == []
+
+
+def test_connection_that_is_gone(tmp_path: Path) -> None:
+    """A plan for a connection that is not configured any more is refused."""
+    bench = Bench(tmp_path, [change("create", "ant")], Zoo(), connections={"pets": "farm"})
+    with pytest.raises(Stale, match="DS-PLAN-CONNECTION"):
+        bench.apply()
+
+
+def test_two_profiles_one_record(tmp_path: Path) -> None:
+    """Two profiles that both create one record are refused: one would pass for the other."""
+    lines = [change("create", "ant"), change("create", "ant", profile="more")]
+    bench = Bench(tmp_path, lines, Zoo())
+    with pytest.raises(Invalid, match="DS-PLAN-CLASH"):
+        bench.apply()
+    folder = tmp_path / "fine"
+    folder.mkdir()
+    fine = Bench(folder, [change("create", "ant"), change("create", "bee", profile="more")], Zoo())
+    assert fine.apply().exit_code == 0
+
+
+def test_empty_plan(tmp_path: Path) -> None:
+    """An empty plan sends nothing and ends well."""
+    bench = Bench(tmp_path, [finding("warn", "DS-A", 3)], Zoo(), unchanged=3)
+    run = bench.apply()
+    assert (run.exit_code, run.calls, run.counts["UNCHANGED"]) == (0, 0, 3)
+    assert run.duration_s >= 0
+
+
+@pytest.mark.parametrize(
+    ("facts", "code"),
+    [
+        ({}, 0),
+        ({"counts": {"ERROR": 1}}, 4),
+        ({"counts": {"EXCEPTION": 1}}, 4),
+        ({"counts": {"SKIP": 1}}, 0),
+        ({"pending": 1}, 3),
+        ({"pending": 1, "counts": {"ERROR": 1}}, 3),
+        ({"stop": "interrupted", "pending": 1}, 3),
+        ({"stop": "interrupted"}, 0),
+        ({"stop": "unavailable", "pending": 1}, 10),
+        ({"stop": "unauthorized", "pending": 1}, 9),
+        ({"unknown": 1, "stop": "unauthorized", "pending": 1, "counts": {"ERROR": 1}}, 5),
+    ],
+)
+def test_exit_codes(facts: dict[str, Any], code: int) -> None:
+    """The strongest of several reasons is the exit code."""
+    defaults: dict[str, Any] = {"counts": {}, "unknown": 0, "pending": 0, "stop": None}
+    values = defaults | facts
+    assert exit_code(values.pop("counts"), **values) == code
+
+
+# --- a process that dies
+
+KILLED = """
+import asyncio, os, signal, sys
+from pathlib import Path
+sys.path[:0] = sys.argv[3].split(os.pathsep)
+from dsync.journal import Journal, load_plan
+from dsync.applying import apply
+from dsync.model import Outcome
+from test_applying import Zoo, system
+
+class Deadly(Zoo):
+    async def send(self, change, scope, *, job):
+        if change.key[0] == "3":
+            if sys.argv[4] == "job":
+                job("orders/3")
+            os.kill(os.getpid(), signal.SIGKILL)
+        return await super().send(change, scope, job=job)
+
+plan = load_plan(Path(sys.argv[1]))
+journal = Journal.create(Path(sys.argv[2]), plan, run_id="r1")
+asyncio.run(apply(journal.plan, journal, connectors={"zoo": Deadly()}, systems={"zoo": system()}))
+"""
+
+
+@pytest.mark.integration
+@pytest.mark.skipif(os.name == "nt", reason="SIGKILL is POSIX")
+@pytest.mark.parametrize("where", ["call", "job"])
+def test_killed_in_a_call(tmp_path: Path, where: str) -> None:
+    """After a SIGKILL in the middle of a call, the call is unknown and the rest is resumed."""
+    plan: Plan = make_plan(tmp_path, [change("create", str(n)) for n in range(6)])
+    save_plan(plan, tmp_path / "a.plan")
+    path = os.pathsep.join([str(Path(__file__).parent), *sys.path])
+    child = subprocess.run(
+        [sys.executable, "-c", KILLED, tmp_path / "a.plan", tmp_path / "run", path, where],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert child.returncode == -signal.SIGKILL, child.stderr
+    zoo = Zoo()
+    with Journal.open(tmp_path / "run") as journal:
+        before = applying.result(journal.plan, journal)
+        assert (before.exit_code, before.counts["CREATED"]) == (5, 3)
+        assert (before.unknown, before.pending) == (1, 2)
+        after = asyncio.run(
+            applying.apply(
+                journal.plan, journal, connectors={"zoo": zoo}, systems={"zoo": system()}
+            )
+        )
+        job = journal.state(op_id("r1", list(plan.changes())[3]))
+    assert (after.exit_code, after.counts["CREATED"], after.unknown) == (5, 5, 1)
+    assert zoo.ledger == ["create pets 4", "create pets 5"]
+    assert job is not None
+    assert job.job == ("orders/3" if where == "job" else None)
+
+
+def test_listing_that_fails(tmp_path: Path) -> None:
+    """A listing that cannot be read costs the rows that needed it, with its reason."""
+
+    class Mute(Zoo):
+        async def refresh(self, resource: str, scope: Scope) -> None:
+            raise Unavailable("the listing is gone", code="DS-HTTP-503")
+
+    bench = Bench(tmp_path, CHAIN[:3], Mute(tells_id=False))
+    assert bench.apply(system(settle_s=0)).exit_code == 4
+    assert "the listing is gone" in bench.rows()["ant"][1]
+    assert bench.rows()["bee"] == ("CREATED", "")
+
+
+def test_tally_of_a_plan_is_its_own(tmp_path: Path) -> None:
+    """The literal plans of these tests balance: rows are what the statuses add up to."""
+    plan = make_plan(tmp_path, CHAIN, unchanged=2)
+    assert plan.tallies[0] == Tally(
+        profile="cages", system="zoo", resource="cages", rows=3, create=1, unchanged=2
+    )
