@@ -84,9 +84,9 @@ def render_run(
 
 def _section(section: Section, limit: int | None) -> Iterator[Line]:
     tally = section.tally
-    scope = f"  scope {printable(tally.scope)}" if tally.scope else ""
-    target = printable(f"{tally.system}.{tally.resource}")
-    yield "#", f"{printable(tally.profile)} -> {target}{scope}"
+    scope = f"  scope {tally.scope}" if tally.scope else ""
+    target = f"{tally.system}.{tally.resource}"
+    yield "#", f"{tally.profile} -> {target}{scope}"
     for change in section.changes:
         yield from _change(change)
     if section.more_changes:
@@ -108,11 +108,11 @@ def change_lines(change: Change) -> Iterator[str]:
     before, after = change.before or {}, change.after or {}
     if change.action == "create":
         for name, value in after.items():
-            yield f"{printable(name)}: {_cut(value_text(value))}"
+            yield f"{name}: {_cut(value_text(value))}"
     elif change.action == "update":
         for name in change.fields:
             for text in difference(before.get(name), after.get(name)):
-                yield f"{printable(name)}: {text}"
+                yield f"{name}: {text}"
 
 
 def difference(before: Any, after: Any) -> list[str]:
@@ -152,13 +152,13 @@ def _findings(section: Section) -> Iterator[Line]:
 
 def _finding(finding: Finding) -> Iterator[Line]:
     who = key_text(finding.key) or (f"row {finding.row}" if finding.row is not None else "")
-    where = printable(str(finding.place)) if finding.place else ""
+    where = str(finding.place) if finding.place else ""
     head = " ".join(part for part in (finding.severity, finding.code, who) if part)
-    yield "!", f"  ! {head}: {printable(finding.message)}"
+    yield "!", f"  ! {head}: {finding.message}"
     if where:
         yield "!", f"      at {where}"
     if finding.hint:
-        yield "!", f"      next: {printable(finding.hint)}"
+        yield "!", f"      next: {finding.hint}"
 
 
 def counts_text(counts: Mapping[str, int]) -> str:
@@ -178,24 +178,24 @@ def _total(plan: Plan) -> Iterator[Line]:
 
 def _row(row: RowResult) -> Iterator[Line]:
     key = key_text(row.key) or (f"row {row.row}" if row.row is not None else "")
-    place = f" at {printable(str(row.place))}" if row.place else ""
-    scope = f" ({printable(row.scope)})" if row.scope else ""
+    place = f" at {row.place!s}" if row.place else ""
+    scope = f" ({row.scope})" if row.scope else ""
     mark = "-" if row.has_failed else "!"
-    what = " ".join(part for part in (row.action or "", printable(row.profile), key) if part)
+    what = " ".join(part for part in (row.action or "", row.profile, key) if part)
     yield mark, f"{row.status} {what}{scope}{place}"
-    reason = " ".join(part for part in (row.code, printable(row.reason)) if part)
+    reason = " ".join(part for part in (row.code, row.reason) if part)
     yield mark, f"    {reason}"
     if row.hint:
-        yield mark, f"    next: {printable(row.hint)}"
+        yield mark, f"    next: {row.hint}"
 
 
 def _verdict(run: RunResult) -> Iterator[Line]:
     if run.stopped:
-        yield "!", f"stopped early: {printable(run.stopped)}"
+        yield "!", f"stopped early: {run.stopped}"
     if run.unknown:
         yield "-", f"{run.unknown} calls with an unknown outcome: look at the target"
     if run.pending:
-        yield "!", f"{run.pending} changes not begun: dsync resume {printable(run.run_id)}"
+        yield "!", f"{run.pending} changes not begun: dsync resume {run.run_id}"
     yield "#", summary(run.counts)
 
 
@@ -216,7 +216,8 @@ class _Writer:
             )
 
     def __call__(self, lines: Iterable[Line]) -> None:
-        for mark, text in lines:
+        for mark, line in lines:
+            text = printable(line)
             if self._console is None:
                 self._stream.write(f"{text}\n")
             else:
