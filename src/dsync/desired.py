@@ -4,7 +4,8 @@ Two steps, both columnar. `map_rows` maps and transforms, once for a profile: it
 (BIGINT) and one typed column a field. `build` does what depends on the scope: lookups, checks,
 payload and key; it gives one relation with these columns:
 
-    rid BIGINT · _row BIGINT · _key VARCHAR[] · k0, k1, … VARCHAR · p0, p1, … (payload fields)
+    rid BIGINT · _row BIGINT · _key VARCHAR[] · needs JSON[] · k0, k1, … VARCHAR ·
+    p0, p1, … (payload fields)
 
 Whatever is wrong with a row becomes a finding in the table `findings` (see `FINDINGS`), and the row
 is *blocked*: it makes no change, but its key still counts as wanted.
@@ -16,11 +17,12 @@ import difflib
 import json as jsonlib
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dsync import checks, expressions, transforms
-from dsync.errors import Invalid, Place
+from dsync.errors import Faults, Invalid, Place
 from dsync.model import REF_CLOSE, REF_OPEN
 from dsync.transforms import Column, literal, name
 
@@ -59,7 +61,10 @@ class Mapped:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Inventory:
-    """A relation to look names up in: `by` VARCHAR, `take` (any type), unique in neither."""
+    """A table to look names up in: `by` VARCHAR, `take` (any type), `made` JSON.
+
+    Neither is unique. `made` is `[resource, key]` for a record that this plan creates.
+    """
 
     resource: str
     relation: str
@@ -95,14 +100,10 @@ def map_rows(
     Raises: Invalid when a column is missing, or a query or expression is not allowed.
     """
     source, relation, columns, row = _source(con, profile, tables)
-    fields, headers, faults = _map_fields(con, profile, relation, columns)
+    layers = _map_fields(con, profile, relation, columns)
     table = f"mapped_{section}"
-    select = [f"{column.sql} AS {name(key)}" for key, column in fields.items()]
-    if row is not None:
-        select.insert(0, f"s.{name(row)}::BIGINT AS _row")
-    if faults:
-        select.append(f"{_fault_list(faults)} AS _faults")
-    con.execute(f"CREATE TABLE {table} AS SELECT {', '.join(select)} FROM {relation} s")
+    con.execute(f"CREATE TABLE {table} AS {layers.select(relation, row)}")
+    fields, headers, faults = layers.fields, layers.headers, layers.faults
     rows = _count(con, f"FROM {table}")
     described = {
         key: Column(f"t.{name(key)}", type_)
@@ -122,6 +123,7 @@ def map_rows(
     if faults:
         _note_faults(con, mapped, faults)
     _note_bad_cells(con, mapped)
+    _note_source_findings(con, mapped)
     return mapped
 
 
@@ -154,7 +156,7 @@ def build(
             hint="name one field of the profile for each key field of the system, in its order",
         )
     keys = [_text_of(payload.get(part) or fields[part]) for part in natural]
-    select = ["t.rid", "t._row", f"[{', '.join(keys)}] AS _key"]
+    select = ["t.rid", "t._row", f"[{', '.join(keys)}] AS _key", "t._needs AS needs"]
     joins = [f"lower({sql})" if caseless_key else sql for sql in keys]
     select += [f"{sql} AS k{i}" for i, sql in enumerate(joins)]
     select += [f"{column.sql} AS p{i}" for i, column in enumerate(payload.values())]
@@ -191,18 +193,26 @@ def _source(
 ) -> tuple[SourceTable, str, dict[str, Column], str | None]:
     """The rows to map: (main table, relation, header -> column, name of the row column)."""
     main = next(iter(tables.values()))
+    physical = {
+        key: _with_blanks(con, table, profile.source.blank) for key, table in tables.items()
+    }
+    for wanted in profile.source.required:
+        _column(profile, _plain_columns(con, physical[next(iter(tables))]), wanted)
     if profile.source.query is not None:
         select, row = expressions.check_query(
             profile.source.query,
-            tables={key: table.name for key, table in tables.items()},
-            columns={key: list(_describe(con, f"FROM {t.name}")) for key, t in tables.items()},
+            tables=physical,
+            columns={
+                key: list(_describe(con, f"FROM {name(table)}")) for key, table in physical.items()
+            },
             optional=profile.source.optional,
+            may_lack=profile.source.xlsx.sheets if profile.source.xlsx else (),
         )
         relation = "source_query"
         con.execute(f"CREATE OR REPLACE TEMP VIEW {relation} AS {select}")
         described = _describe(con, f"FROM {relation}")
     else:
-        relation, row = main.name, "_row"
+        relation, row = name(physical[next(iter(tables))]), "_row"
         described = _describe(con, f"FROM {relation}")
         if "_row" not in described:
             row = None
@@ -212,6 +222,32 @@ def _source(
         if header != row
     }
     return main, relation, columns, row
+
+
+def _with_blanks(
+    con: duckdb.DuckDBPyConnection, table: SourceTable, words: Sequence[str]
+) -> str:
+    """The table itself, or a view of it in which cells with one of `words` are blank."""
+    if not words:
+        return table.name
+    low = literal([word.lower() for word in words])
+    select = [
+        f"CASE WHEN NOT list_contains({low}, lower(trim({name(header)}))) THEN {name(header)} END "
+        f"AS {name(header)}"
+        if type_ == "VARCHAR"
+        else name(header)
+        for header, type_ in _describe(con, f"FROM {name(table.name)}").items()
+    ]
+    view = f"{table.name}__blanks"
+    con.execute(f"CREATE VIEW {name(view)} AS SELECT {', '.join(select)} FROM {name(table.name)}")
+    return view
+
+
+def _plain_columns(con: duckdb.DuckDBPyConnection, table: str) -> dict[str, Column]:
+    return {
+        header: Column(f"s.{name(header)}", type_)
+        for header, type_ in _describe(con, f"FROM {name(table)}").items()
+    }
 
 
 def _find_header(columns: Iterable[str], wanted: str) -> str | None:
@@ -224,18 +260,25 @@ def _fold(header: str) -> str:
     return " ".join(header.split()).casefold()
 
 
-def _column(profile: Profile, columns: Mapping[str, Column], mapping: Mapping_) -> str | None:
-    """The header of the column that a mapping names; None when it is optional and missing."""
-    names = [mapping.col] if isinstance(mapping.col, str) else list(mapping.col or [])
+def _column(
+    profile: Profile,
+    columns: Mapping[str, Column],
+    col: str | Sequence[str],
+    *,
+    optional: bool = False,
+) -> str | None:
+    """The header of the column `col`, or of the first of several; None if optional and missing."""
+    names = [col] if isinstance(col, str) else list(col)
     for wanted in names:
         for alias in [wanted, *profile.source.columns.get(wanted, [])]:
             header = _find_header(columns, alias)
             if header is not None:
                 return header
-    if mapping.optional or any(_fold(n) in map(_fold, profile.source.optional) for n in names):
+    if optional or any(_fold(n) in map(_fold, profile.source.optional) for n in names):
         return None
-    near = difflib.get_close_matches(names[0], list(columns), n=3, cutoff=0.5)
-    there = ", ".join(near or list(columns)[:12])
+    headers = [header for header in columns if header != "_row"]
+    near = difflib.get_close_matches(names[0], headers, n=3, cutoff=0.5)
+    there = ", ".join(near or headers[:12])
     raise Invalid(
         f"the source has no column {' or '.join(names)}",
         code="DS-COL-MISSING",
@@ -256,29 +299,76 @@ class _Fault:
     message: str
 
 
+class _Layers:
+    """Nested projections, so that each value is computed once, however often it is used.
+
+    A column of one layer is read by its name in the layers above. Layer 0 reads the source.
+    """
+
+    def __init__(self) -> None:
+        self.fields: dict[str, Column] = {}
+        self.headers: dict[str, str] = {}
+        self.faults: list[_Fault] = []
+        self._layers: list[dict[str, str]] = [{}]
+        self._depth: dict[str, int] = {}
+
+    def hold(self, column: Column, *, after: Iterable[str] = ()) -> Column:
+        """Compute the column in a layer above those of the names `after`; it is read by a name."""
+        depth = 1 + max((self._depth[held] for held in after), default=-1)
+        while len(self._layers) <= depth:
+            self._layers.append({})
+        held = f"_v{len(self._depth)}"
+        self._layers[depth][held] = column.sql
+        self._depth[held] = depth
+        return Column(f"s.{held}", column.type)
+
+    def select(self, relation: str, row: str | None) -> str:
+        """The whole SELECT: `_row` (when the source has one), the fields, and `_faults`."""
+        query = relation
+        below: list[str] = []
+        for layer in self._layers:
+            parts = [f"s.{held}" for held in below]
+            parts += [f"{sql} AS {held}" for held, sql in layer.items()]
+            if row is not None:
+                parts.insert(0, f"s.{name(row)}" if layer is not self._layers[0]
+                             else f"s.{name(row)}::BIGINT AS {name(row)}")  # fmt: skip
+            query = f"(SELECT {', '.join(parts)} FROM {query} s)"
+            below += layer
+        out = [f"{column.sql} AS {name(key)}" for key, column in self.fields.items()]
+        if row is not None:
+            out.insert(0, f"s.{name(row)} AS _row")
+        if self.faults:
+            out.append(f"{_fault_list(self.faults)} AS _faults")
+        order = f" ORDER BY s.{name(row)}" if row is not None and row != "_row" else ""
+        return f"SELECT {', '.join(out)} FROM {query} s{order}"
+
+
+def _held(column: Column) -> list[str]:
+    """The names of held columns that a column reads."""
+    return re.findall(r"\bs\.(_v\d+)\b", column.sql)
+
+
 def _map_fields(
     con: duckdb.DuckDBPyConnection,
     profile: Profile,
     relation: str,
     columns: Mapping[str, Column],
-) -> tuple[dict[str, Column], dict[str, str], list[_Fault]]:
-    fields: dict[str, Column] = {}
-    headers: dict[str, str] = {}
-    faults: list[_Fault] = []
-    missing: list[Invalid] = []
+) -> _Layers:
+    layers = _Layers()
+    wrong: list[Invalid] = []
     for key, mapping in profile.mapping.items():
         try:
-            column = _start(con, profile, relation, columns, fields, headers, key, mapping, faults)
+            column = _start(con, profile, relation, columns, layers, key, mapping)
+            layers.fields[key] = _chain(column, mapping.transform, key, layers)
         except Invalid as fault:
             fault.where = fault.where or f"mapping.{key}"
-            missing.append(fault)
-            continue
-        fields[key] = _chain(column, mapping.transform, key, faults)
-    if missing:
-        from dsync.errors import Faults
-
-        raise Faults(missing)
-    return fields, headers, faults
+            wrong.append(fault)
+            layers.fields[key] = Column("NULL::VARCHAR")
+    if len(wrong) == 1:
+        raise wrong[0]
+    if wrong:
+        raise Faults(wrong)
+    return layers
 
 
 def _start(
@@ -286,27 +376,27 @@ def _start(
     profile: Profile,
     relation: str,
     columns: Mapping[str, Column],
-    fields: Mapping[str, Column],
-    headers: dict[str, str],
+    layers: _Layers,
     key: str,
     mapping: Mapping_,
-    faults: list[_Fault],
 ) -> Column:
-    """The column before its transforms."""
+    """The column before its transforms, held."""
     if mapping.col is not None:
-        header = _column(profile, columns, mapping)
+        header = _column(profile, columns, mapping.col, optional=mapping.optional)
         if header is None:
-            return Column("NULL::VARCHAR")
-        headers[key] = header
-        return columns[header]
+            return layers.hold(Column("NULL::VARCHAR"))
+        layers.headers[key] = header
+        return layers.hold(columns[header])
     if mapping.sql is not None:
         sql = expressions.check_expression(mapping.sql, columns=list(columns))
-        return Column(f"({sql})", _describe(con, f"SELECT {sql} AS x FROM {relation} s")["x"])
+        type_ = _describe(con, f"SELECT {sql} AS x FROM {relation} s")["x"]
+        return layers.hold(Column(f"({sql})", type_))
     if mapping.expr is not None:
-        return Column(_template(mapping.expr, fields))
+        text = Column(_template(mapping.expr, layers.fields))
+        return layers.hold(text, after=_held(text))
     if mapping.zip is not None:
-        return _zip(key, mapping.zip, fields, faults)
-    return Column(*_constant(mapping.value))
+        return _zip(key, mapping.zip, layers)
+    return layers.hold(Column(*_constant(mapping.value)))
 
 
 def _constant(value: Any) -> tuple[str, str]:
@@ -322,9 +412,12 @@ def _constant(value: Any) -> tuple[str, str]:
 
 
 def _chain(
-    column: Column, steps: Sequence[str | Step], key: str, faults: list[_Fault]
+    column: Column, steps: Sequence[str | Step], key: str, layers: _Layers | None
 ) -> Column:
-    """The column after all its transforms; each checked step may add a fault."""
+    """The column after all its transforms; each checked step may add a fault.
+
+    Without `layers` the transforms are nested in one expression, and their faults are blanks.
+    """
     for step in steps:
         fn, parameters = (step, {}) if isinstance(step, str) else (step.fn, step.model_extra or {})
         transform = transforms.CATALOGUE.get(fn)
@@ -333,46 +426,54 @@ def _chain(
             raise Invalid(
                 f"there is no transform {fn}",
                 code="DS-PROFILE-002",
-                where=f"mapping.{key}",
                 hint=f"did you mean {near[0]}?" if near else "see docs/profiles.md",
             )
         after = transform(column, **parameters)
-        if transform.checked and after != column:
-            faults.append(
-                _Fault(
-                    field=key,
-                    condition=f"({column.sql}) IS NOT NULL AND ({after.sql}) IS NULL",
-                    value=f"left(({column.sql})::VARCHAR, 200)",
-                    message=f"{key}: not {transform.expects}",
+        if layers is not None and after != column:
+            after = layers.hold(after, after=_held(column))
+            if transform.checked:
+                layers.faults.append(
+                    _Fault(
+                        field=key,
+                        condition=f"{column.sql} IS NOT NULL AND {after.sql} IS NULL",
+                        value=f"left(({column.sql})::VARCHAR, 200)",
+                        message=f"{key}: not {transform.expects}",
+                    )
                 )
-            )
         column = after
     return column
 
 
-def _zip(
-    key: str, parts: Mapping[str, str], fields: Mapping[str, Column], faults: list[_Fault]
-) -> Column:
+def _zip(key: str, parts: Mapping[str, str], layers: _Layers) -> Column:
     """Aligned lists become a list of objects; lists of different lengths are a fault."""
-    lists = {target: fields[field] for target, field in parts.items()}
-    first = next(iter(lists.values()))
+    lists = {target: layers.fields[field] for target, field in parts.items()}
+    for target, column in lists.items():
+        if not column.is_list:
+            raise Invalid(
+                f"zip works on lists, and {parts[target]} is {column.type}",
+                code="DS-PROFILE-005",
+                hint=f"make a list of {parts[target]} first, such as with split",
+            )
     items = ", ".join(f"{literal(target)}: ({c.sql})[_i_]" for target, c in lists.items())
     counts = [f"coalesce(len({column.sql}), 0)" for column in lists.values()]
     uneven = " OR ".join(f"{counts[0]} <> {count}" for count in counts[1:]) or "false"
     said = " || ', ' || ".join(
-        f"{literal(parts[target] + ': ')} || {count}"
+        f"{literal(parts[target] + ' has ')} || {count}"
         for target, count in zip(lists, counts, strict=True)
     )
-    faults.append(
-        _Fault(field=key, condition=uneven, value=said, message=f"{key}: lists of unlike lengths")
+    layers.faults.append(
+        _Fault(field=key, condition=f"({uneven})", value=said, message=f"{key}: unequal lists")
     )
+    # The cell to look at is that of the first list.
+    first = next(iter(parts.values()))
+    if first in layers.headers:
+        layers.headers.setdefault(key, layers.headers[first])
     struct = ", ".join(f"{name(target)} {column.item}" for target, column in lists.items())
-    return Column(
-        f"list_transform(generate_series(1, {counts[0]}), lambda _i_: {{{items}}})"
-        if first.is_list
-        else "NULL",
+    made = Column(
+        f"list_transform(generate_series(1, {counts[0]}), lambda _i_: {{{items}}})",
         f"STRUCT({struct})[]",
     )
+    return layers.hold(made, after=[held for c in lists.values() for held in _held(c)])
 
 
 def _template(text: str, fields: Mapping[str, Column]) -> str:
@@ -509,12 +610,90 @@ def _note_bad_cells(con: duckdb.DuckDBPyConnection, mapped: Mapped) -> None:
             )
 
 
+def _note_source_findings(con: duckdb.DuckDBPyConnection, mapped: Mapped) -> None:
+    """What the source itself found: about a row, or about the whole of it."""
+    for finding in mapped.source.findings:
+        if finding.row is None:
+            add_finding(
+                con, mapped.section, severity=finding.severity, code=finding.code,
+                message=finding.message, hint=finding.hint, place=finding.place,
+            )  # fmt: skip
+        else:
+            _note(
+                con, mapped, mapped.section,
+                source=f"FROM {mapped.table} t WHERE {mapped.row} = {finding.row}",
+                severity=finding.severity,
+                code=finding.code,
+                message=literal(finding.message),
+                hint=finding.hint,
+            )  # fmt: skip
+
+
 def _copy_findings(con: duckdb.DuckDBPyConnection, origin: int, section: int) -> None:
     """What is wrong with mapped rows is wrong in each scope."""
     con.execute(
         f"INSERT INTO findings SELECT {section}, * EXCLUDE (section) FROM findings "
         f"WHERE section = {origin}"
     )
+
+
+# --- inventories ----------------------------------------------------------------------------------
+
+
+def inventory(
+    con: duckdb.DuckDBPyConnection,
+    table: str,
+    *,
+    resource: str,
+    file: Path | None,
+    by: str,
+    take: str,
+    is_id: bool,
+    creates: str | None,
+    key: Sequence[str],
+) -> Inventory:
+    """What a lookup joins: the records of a listing, and those that this plan creates.
+
+    `creates` is the table of changes of the profile that writes `resource`, if one was planned
+    before. The id of a record to come is a reference, filled in when its create is done.
+    """
+    parts = []
+    if file is not None:
+        columns = ", ".join(f"{literal(field)}: 'JSON'" for field in dict.fromkeys((by, take)))
+        parts.append(
+            f"SELECT {name(by)} ->> '$' AS by, {name(take)} AS take, NULL::JSON AS made "
+            f"FROM read_json({literal(str(file))}, columns={{{columns}}}, "
+            "format='newline_delimited', maximum_object_size=67108864)"
+        )
+    if creates is not None:
+        made = f"json_array({literal(resource)}, key)"
+        named = f"payload ->> {literal(_pointer(by))}"
+        if by in key:
+            named = f"coalesce({named}, key[{list(key).index(by) + 1}])"
+        taken = f"payload -> {literal(_pointer(take))}"
+        if is_id:
+            token = (
+                f"{literal(REF_OPEN)} || json_array({literal(resource)}, key, {literal('id')})"
+                f"::VARCHAR || {literal(REF_CLOSE)}"
+            )
+            taken = f"to_json({token})"
+        parts.append(
+            f"SELECT {named} AS by, {taken} AS take, {made} AS made FROM {creates} "
+            "WHERE action = 'create'"
+        )
+    parts = parts or ["SELECT NULL::VARCHAR AS by, NULL::JSON AS take, NULL::JSON AS made"]
+    con.execute(f"CREATE TABLE {name(table)} AS {' UNION ALL '.join(parts)}")
+    odd = _count(
+        con, f"FROM {name(table)} WHERE take IS NOT NULL AND json_type(take) <> 'VARCHAR'"
+    )
+    if odd:
+        return Inventory(resource=resource, relation=name(table), take="JSON")
+    texts = f"(SELECT by, take ->> '$' AS take, made FROM {name(table)})"
+    return Inventory(resource=resource, relation=texts, take="VARCHAR")
+
+
+def _pointer(field: str) -> str:
+    return '$."' + field.replace('"', '\\"') + '"'
 
 
 # --- lookups --------------------------------------------------------------------------------------
@@ -528,12 +707,11 @@ def _resolve(
 ) -> tuple[str, dict[str, Column]]:
     """The mapped rows with all lookups done: (relation with `rid` and `_row`, its fields)."""
     relation = f"rows_{section}"
-    base = f"SELECT t.rowid AS rid, {mapped.row} AS _row, t.* EXCLUDE (" + (
-        "_row" if mapped.row == "t._row" else ""
-    )
-    # EXCLUDE () may not be empty; select the fields by name instead.
     names = ", ".join(f"t.{name(key)}" for key in mapped.columns)
-    base = f"SELECT t.rowid AS rid, {mapped.row} AS _row, {names} FROM {mapped.table} t"
+    base = (
+        f"SELECT t.rowid AS rid, {mapped.row} AS _row, []::JSON[] AS _needs, {names} "
+        f"FROM {mapped.table} t"
+    )
     fields = {key: Column(f"t.{name(key)}", c.type) for key, c in mapped.columns.items()}
     if not mapped.profile.resolve:
         con.execute(f"CREATE VIEW {relation} AS {base}")
@@ -573,7 +751,8 @@ def _look_up(
         )
     con.execute(
         f"CREATE OR REPLACE TEMP TABLE inventory_now AS SELECT by, min(take) AS take, "
-        f"count(DISTINCT take) AS n, list(DISTINCT take::VARCHAR ORDER BY take::VARCHAR) AS all_ "
+        "min(made) AS made, count(DISTINCT take) AS n, "
+        "list(DISTINCT take::VARCHAR ORDER BY take::VARCHAR) AS all_ "
         f"FROM {inventory.relation} WHERE by IS NOT NULL GROUP BY by"
     )
     con.execute(
@@ -586,7 +765,8 @@ def _look_up(
         "list(u.one || CASE WHEN c.near IS NOT NULL THEN ' (there is ' || c.near || "
         "': the case differs)' ELSE '' END ORDER BY u.pos) FILTER (i.n IS NULL) AS missing, "
         "list(u.one || ' (' || array_to_string(i.all_, ', ') || ')' ORDER BY u.pos) "
-        "FILTER (i.n > 1) AS ambiguous "
+        "FILTER (i.n > 1) AS ambiguous, "
+        "list(DISTINCT i.made ORDER BY i.made) FILTER (i.made IS NOT NULL) AS made "
         f"FROM (SELECT rid, unnest(l) AS one, generate_subscripts(l, 1) AS pos FROM "
         f"(SELECT t.rid, ({names})::VARCHAR[] AS l FROM {before} t)) u "
         "LEFT JOIN inventory_now i ON i.by = u.one "
@@ -597,13 +777,14 @@ def _look_up(
         value = Column(f"coalesce(f.vals, []::{inventory.take}[])", f"{inventory.take}[]")
     else:
         value = Column("f.vals[1]", inventory.take)
-    value = _chain(value, entry.transform, key, [])
+    value = _chain(value, entry.transform, key, None)
     sql = value.sql
     if entry.if_empty is not None:
         blank = checks.empty(using)
         sql = f"CASE WHEN {blank} THEN {_constant(entry.if_empty)[0]}::{value.type} ELSE {sql} END"
     con.execute(
-        f"CREATE TABLE {after} AS SELECT t.*, {sql} AS {name(key)}, "
+        f"CREATE TABLE {after} AS SELECT t.* EXCLUDE (_needs), "
+        f"list_concat(t._needs, coalesce(f.made, [])) AS _needs, {sql} AS {name(key)}, "
         f"f.missing AS {name('_missing_' + key)}, f.ambiguous AS {name('_ambiguous_' + key)} "
         f"FROM {before} t LEFT JOIN found f ON f.rid = t.rid ORDER BY t.rid"
     )
@@ -650,7 +831,7 @@ def _note_misses(
             source=f"{join} WHERE len(r.{name('_missing_' + key)}) > 0",
             severity=entry.on_missing or "skip",
             code="DS-REF-MISSING",
-            message=_missing_message(key, entry),
+            message=_missing_message(key, entry, "r"),
             field=field,
             hint=f"create it {where} first, or correct the name",
         )  # fmt: skip
@@ -662,18 +843,11 @@ def _using_field(entry: Resolve) -> str | None:
     return found[0] if found else None
 
 
-def _missing_message(key: str, entry: Resolve) -> str:
+def _missing_message(key: str, entry: Resolve, alias: str) -> str:
     return (
         f"{literal(f'{key}: not found in {entry.from_}: ')} || "
-        f"array_to_string(r.{name('_missing_' + key)}, ', ')"
+        f"array_to_string({alias}.{name('_missing_' + key)}, ', ')"
     )
-
-
-def reference(resource: str, key: str, take: str) -> str:
-    """SQL of a reference to a record that this plan creates; `key` is SQL of its VARCHAR[]."""
-    head = literal(f'{REF_OPEN}["{resource}",')
-    tail = literal(f',"{take}"]{REF_CLOSE}')
-    return f"({head} || to_json({key})::VARCHAR || {tail})"
 
 
 # --- checks ---------------------------------------------------------------------------------------
@@ -694,10 +868,7 @@ def _check(
             missing = name("_missing_" + check.field)
             offence = checks.Offence(
                 condition=f"len(t.{missing}) > 0",
-                message=_missing_message(check.field, resolved).replace("r.", "t.", 1)
-                if False
-                else f"{literal(f'{check.field}: not found in {resolved.from_}: ')} || "
-                f"array_to_string(t.{missing}, ', ')",
+                message=_missing_message(check.field, resolved, "t"),
             )
         else:
             parameters = dict(check.model_extra or {})

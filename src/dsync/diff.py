@@ -8,7 +8,7 @@ in the shape that is written.
 `compare` leaves one table `changes_<section>`:
 
     ord BIGINT · action VARCHAR · rid BIGINT · _row BIGINT · key VARCHAR[] · id JSON ·
-    fields VARCHAR[] · before JSON · after JSON · payload JSON
+    fields VARCHAR[] · needs JSON[] · before JSON · after JSON · payload JSON
 """
 
 from __future__ import annotations
@@ -125,7 +125,8 @@ def compare(
     table = f"changes_{section}"
     con.execute(
         f"CREATE TABLE {table} (ord BIGINT, action VARCHAR, rid BIGINT, _row BIGINT, "
-        "key VARCHAR[], id JSON, fields VARCHAR[], before JSON, after JSON, payload JSON)"
+        "key VARCHAR[], id JSON, fields VARCHAR[], needs JSON[], before JSON, after JSON, "
+        "payload JSON)"
     )
     _note_twins(con, desired, matched)
     _updates(con, desired, matched, table, fields, abilities, omit_empty)
@@ -240,6 +241,9 @@ def _normalise(key: str, sql: str, column: Column, diff: Diff) -> str:
         sql = f"list_transform({sql}, lambda _x_: lower(_x_))" if column.is_list else f"lower({sql})"
     if key in diff.number and text:
         sql = f"coalesce(try_cast({sql} AS DOUBLE)::VARCHAR, {sql})"
+    if key in diff.csv_as_sets and text:
+        parts = f"list_transform(string_split({sql}, ','), lambda _x_: trim(_x_))"
+        sql = f"array_to_string(list_sort(list_distinct({parts})), ',')"
     if key in diff.list_as_sets and is_list:
         sql = f"list_sort(list_distinct({sql}))"
     elif key in diff.unordered and is_list:
@@ -509,7 +513,7 @@ def _updates(
         payload = _payload(desired, ability, omit_empty)
     con.execute(
         f"INSERT INTO {table} SELECT c._row * 4 + 1, 'update', c.rid, c._row, c._key, c.id, "
-        f"list_sort({left}), {before}, {after}, {payload} "
+        f"list_sort({left}), d.needs, {before}, {after}, {payload} "
         f"FROM candidates c JOIN {desired.relation} d ON d.rid = c.rid"
     )
 
@@ -539,7 +543,7 @@ def _creates(
     payload = _payload(desired, Ability(omit=abilities.create.omit), omit_empty)
     con.execute(
         f"INSERT INTO {table} SELECT c._row * 4, 'create', c.rid, c._row, c._key, NULL, "
-        f"[]::VARCHAR[], NULL, NULL, {payload} "
+        f"[]::VARCHAR[], d.needs, NULL, NULL, {payload} "
         f"FROM fresh c JOIN {desired.relation} d ON d.rid = c.rid"
     )
 
@@ -570,9 +574,9 @@ def _deletes(
     before = _object({f.name: ("true", f.shown.replace("e.f", "m.old[1].f")) for f in fields})
     con.execute(
         f"INSERT INTO {table} SELECT row_number() OVER (ORDER BY m.ekey, m.id::VARCHAR), "
-        f"'delete', NULL, NULL, m.ekey, m.id, []::VARCHAR[], {before}, NULL, NULL "
+        f"'delete', NULL, NULL, m.ekey, m.id, []::VARCHAR[], []::JSON[], {before}, NULL, NULL "
         f"FROM {matched} m WHERE m.rid IS NULL AND NOT m.protected "
-        "AND NOT list_contains(m.ekey, NULL) AND m.id IS NOT NULL "
+        "AND len(list_filter(m.ekey, lambda _x_: _x_ IS NULL)) = 0 AND m.id IS NOT NULL "
         f"AND m.ekey NOT IN (SELECT ekey FROM {matched} WHERE rid IS NULL "
         "GROUP BY ekey HAVING count(*) > 1)"
     )

@@ -117,6 +117,7 @@ class Source(Model):
     columns: dict[str, list[str]] = {}
     optional: list[str] = Field([], description="columns that may be missing: then all NULL")
     required: list[str] = Field([], description="columns that must be there, used or not")
+    blank: list[str] = Field([], description="words that, alone in a cell, mean a blank; any case")
 
 
 class Step(Model):
@@ -193,6 +194,7 @@ class Diff(Model):
 
     list_as_sets: list[str] = []
     unordered: list[str] = Field([], description="lists whose order does not matter")
+    csv_as_sets: list[str] = Field([], description="texts `a,b` whose parts have no order")
     caseless: list[str] = []
     trim: list[str] = []
     empty_is_null: list[str] = []

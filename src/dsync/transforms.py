@@ -145,8 +145,12 @@ def norm_str(column: Column) -> Column:
     """Trim, and collapse inner white space to one space; case is kept, nothing left is a blank."""
 
     def change(sql: str) -> str:
-        # The costly replacement runs only where there is something to collapse.
-        odd = f"contains({sql}, '  ') OR regexp_matches({sql}, '[^ -~]')"
+        # The costly replacement runs only where there is something to collapse: two spaces, a
+        # character beyond ASCII, or a control character that people paste.
+        odd = (
+            f"contains({sql}, '  ') OR strlen({sql}) <> length({sql}) OR contains({sql}, '\t') "
+            f"OR contains({sql}, '\n') OR contains({sql}, '\r')"
+        )
         squeezed = f"regexp_replace({sql}, '{_SPACE}+', ' ', 'g')"
         return f"nullif(trim(CASE WHEN {odd} THEN {squeezed} ELSE {sql} END), '')"
 
@@ -180,9 +184,19 @@ def title(column: Column) -> Column:
 @_transform
 def split(column: Column, *, sep: str = ";") -> Column:
     """A text becomes a list at each `sep`; items are trimmed, empty ones dropped."""
-    items = f"string_split({_text(column).sql}, {literal(sep)})"
+    text = _text(column).sql
+    items = f"string_split({text}, {literal(sep)})"
     trimmed = f"list_transform({items}, lambda _x_: {_trim('_x_')})"
-    return Column(f"list_filter({trimmed}, lambda _x_: _x_ <> '')", "VARCHAR[]")
+    kept = f"list_filter({trimmed}, lambda _x_: _x_ <> '')"
+    # Most texts need neither trimming nor filtering: no blank, no empty part.
+    doubled, edge = literal(sep * 2), literal(sep)
+    tidy = (
+        f"strlen({text}) = length({text}) AND NOT regexp_matches({text}, '\s') "
+        f"AND NOT contains({text}, {doubled}) AND NOT starts_with({text}, {edge}) "
+        f"AND NOT ends_with({text}, {edge}) AND {text} <> ''"
+    )
+    return Column(f"CASE WHEN {tidy} THEN {items} WHEN {text} IS NOT NULL THEN {kept} END",
+                  "VARCHAR[]")  # fmt: skip
 
 
 @_transform(checked=True, expects="a JSON array, a list literal or a separated text")
@@ -236,12 +250,18 @@ def to_bool(column: Column) -> Column:
 
     def change(sql: str) -> str:
         word = f"lower({_trim(sql)})"
+        yes, no = literal(_YES), literal(_NO)
         return (
-            f"CASE WHEN {word} IN ('1', 'true', 'yes', 'y', 'on', '1.0') THEN true "
-            f"WHEN {word} IN ('0', 'false', 'no', 'n', 'off', '0.0') THEN false END"
+            f"CASE {sql} WHEN 'true' THEN true WHEN 'false' THEN false ELSE "
+            f"CASE WHEN list_contains({yes}, {word}) THEN true "
+            f"WHEN list_contains({no}, {word}) THEN false END END"
         )
 
     return _each(_text(column), change, "BOOLEAN")
+
+
+_YES = ["1", "true", "yes", "y", "on", "1.0"]
+_NO = ["0", "false", "no", "n", "off", "0.0"]
 
 
 @_transform(checked=True, expects="a whole number")
@@ -252,7 +272,11 @@ def to_int(column: Column) -> Column:
 
     def change(sql: str) -> str:
         whole = f"regexp_extract({_trim(sql)}, '^([+-]?[0-9]+)(\\.0*)?$', 1)"
-        return f"try_cast({whole} AS BIGINT)"
+        plain = f"try_cast({sql} AS BIGINT)"
+        # A cast takes too much (`1e3`, `0x10`, `1.7`); what it writes back unchanged is plain.
+        return (
+            f"CASE WHEN {plain}::VARCHAR = {sql} THEN {plain} ELSE try_cast({whole} AS BIGINT) END"
+        )
 
     return _checked_list(column, _each(_text(column), change, "BIGINT"))
 
@@ -264,9 +288,8 @@ def to_float(column: Column) -> Column:
         return column
 
     def change(sql: str) -> str:
-        text = _trim(sql)
-        plain = f"regexp_full_match({text}, '[+-]?([0-9]+\\.?[0-9]*|\\.[0-9]+)([eE][+-]?[0-9]+)?')"
-        return f"CASE WHEN {plain} THEN try_cast({text} AS DOUBLE) END"
+        number = f"try_cast({_trim(sql)} AS DOUBLE)"
+        return f"CASE WHEN isfinite({number}) AND NOT contains({sql}, '_') THEN {number} END"
 
     return _checked_list(column, _each(_text(column), change, "DOUBLE"))
 
@@ -279,9 +302,14 @@ def to_date(column: Column, *, format: str = "%Y-%m-%d") -> Column:
 
     def change(sql: str) -> str:
         text = _trim(sql)
-        if format == "%Y-%m-%d":
-            text = f"regexp_replace({text}, '[T ]00:00(:00(\\.0+)?)?Z?$', '')"
-        return f"try_strptime({text}, {literal(format)})::DATE"
+        if format != "%Y-%m-%d":
+            return f"try_strptime({text}, {literal(format)})::DATE"
+        plain = f"try_cast({sql} AS DATE)"
+        text = f"regexp_replace({text}, '[T ]00:00(:00(\\.0+)?)?Z?$', '')"
+        return (
+            f"CASE WHEN {plain}::VARCHAR = {sql} THEN {plain} "
+            f"ELSE try_strptime({text}, '%Y-%m-%d')::DATE END"
+        )
 
     return _checked_list(column, _each(_text(column), change, "DATE"))
 
@@ -292,7 +320,7 @@ def json(column: Column) -> Column:
     if column.type == "JSON":
         return column
     sql = _text(column).sql
-    return Column(f"CASE WHEN json_valid({sql}) THEN {sql}::JSON END", "JSON")
+    return Column(f"try_cast({sql} AS JSON)", "JSON")
 
 
 @_transform

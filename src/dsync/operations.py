@@ -1,0 +1,131 @@
+"""Changes -> calls: in which order, with which payload, written down as the body of a plan.
+
+A level is a profile's distance from those that rely on nothing:
+
+    level 0   Repos         NormalizationPolicy        create, update: wave 0
+                |                   |
+    level 1   RoutingPolicies       |                  create, update: wave 1
+                |                   |
+    level 2   ProcessingPolicy -----+                  create, update: wave 2
+                                                       deletes: waves 3, 4, 5, from the bottom up
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from dsync.errors import Invalid
+from dsync.transforms import literal
+
+if TYPE_CHECKING:
+    import duckdb
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Section:
+    """The changes of one profile in one scope: where they stand in the kernel, and whose they are.
+
+    `changes` is None when the section could not be planned: then there are findings only.
+    """
+
+    number: int
+    profile: str
+    system: str
+    resource: str
+    scope: str
+    level: int
+    changes: str | None
+
+
+def levels(needs: Mapping[str, Iterable[str]]) -> dict[str, int]:
+    """Name -> level, in an order that puts every name behind those it needs.
+
+    Raises: Invalid DS-DEP-CYCLE naming the circle.
+    """
+    done: dict[str, int] = {}
+
+    def visit(name: str, path: tuple[str, ...]) -> int:
+        if name in done:
+            return done[name]
+        if name in path:
+            circle = " -> ".join([*path[path.index(name) :], name])
+            raise Invalid(
+                f"these profiles rely on each other in a circle: {circle}",
+                code="DS-DEP-CYCLE",
+                hint="take one lookup out, and plan that profile by itself",
+            )
+        below = [visit(other, (*path, name)) for other in sorted(set(needs[name])) if other != name]
+        done[name] = 1 + max(below, default=-1)
+        return done[name]
+
+    for name in needs:
+        visit(name, ())
+    return dict(sorted(done.items(), key=lambda item: (item[1], list(needs).index(item[0]))))
+
+
+def write_body(
+    con: duckdb.DuckDBPyConnection, sections: Sequence[Section], body: Path
+) -> str:
+    """Write changes and findings of all sections to `body`; gives the SHA-256 of its bytes.
+
+    The order depends on the inputs alone: wave, then scope and profile as given, then row.
+    """
+    top = max((section.level for section in sections), default=0)
+    digest = sha256()
+    with body.open("wb") as out:
+
+        def append(query: str) -> None:
+            part = body.with_suffix(".part")
+            con.execute(f"COPY ({query}) TO {literal(str(part))} (FORMAT json)")
+            with part.open("rb") as lines:
+                while chunk := lines.read(1 << 20):
+                    digest.update(chunk)
+                    out.write(chunk)
+            part.unlink()
+
+        for deletes in (False, True):
+            order = sorted(sections, key=lambda s: -s.level if deletes else s.level)
+            for section in order:
+                if section.changes is not None and _any(con, section.changes, deletes):
+                    wave = 2 * top + 1 - section.level if deletes else section.level
+                    append(_changes(section, wave, deletes))
+        for section in sections:
+            if con.execute(
+                f"SELECT count(*) FROM findings WHERE section = {section.number}"
+            ).fetchall() != [(0,)]:
+                append(_findings(section))
+    return digest.hexdigest()
+
+
+def _any(con: duckdb.DuckDBPyConnection, table: str, deletes: bool) -> bool:
+    sign = "=" if deletes else "<>"
+    rows = con.execute(
+        f"SELECT count(*) FROM {table} WHERE action {sign} 'delete'"
+    ).fetchall()
+    return bool(rows[0][0])
+
+
+def _changes(section: Section, wave: int, deletes: bool) -> str:
+    sign = "=" if deletes else "<>"
+    return (
+        f"SELECT 'change' AS kind, action, {literal(section.profile)} AS profile, "
+        f"{literal(section.system)} AS system, {literal(section.resource)} AS resource, "
+        f"{literal(section.scope)} AS scope, key, {wave} AS wave, id, _row AS \"row\", fields, "
+        f"needs, before, after, payload FROM {section.changes} WHERE action {sign} 'delete' "
+        "ORDER BY ord"
+    )
+
+
+def _findings(section: Section) -> str:
+    return (
+        "SELECT 'finding' AS kind, severity, code, message, "
+        f"{literal(section.profile)} AS profile, {literal(section.resource)} AS resource, "
+        f"{literal(section.scope)} AS scope, coalesce(key, []) AS key, field, "
+        "place.\"row\" AS \"row\", place, hint FROM findings "
+        f"WHERE section = {section.number} "
+        'ORDER BY place."row" NULLS FIRST, severity, code, field, message'
+    )

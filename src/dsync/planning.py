@@ -1,0 +1,656 @@
+"""Gather the inputs, then decide: profiles, sources and listings become a plan.
+
+`gather` is asynchronous and does all the reading over the network; `decide` is a straight line of
+kernel calls over files. A listing is spooled to disk as JSON lines, so that a plan made from an API
+and one made from a dump take the same road.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from hashlib import sha256
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from dsync.errors import ContractBreach, Invalid, Place, Unauthorized, Unavailable
+from dsync.model import Event, Plan, Scope, Tally
+from dsync.translation import Translation
+
+if TYPE_CHECKING:
+    import duckdb
+
+    from dsync.connectors import Connector
+    from dsync.desired import Inventory, Mapped
+    from dsync.diff import Abilities
+    from dsync.operations import Section
+    from dsync.profile import LoadedProfile
+    from dsync.sources import SourceTable
+    from dsync.system import LoadedSystem, Resource
+
+Listen = Callable[[Event], None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Actions:
+    """What the user allows in this plan. `only` are keys (parts joined by `/`)."""
+
+    create: bool = True
+    update: bool = True
+    delete: bool = False
+    only: frozenset[str] | None = None
+    limit: int | None = None
+
+    @property
+    def allowed(self) -> frozenset[str]:
+        """The names of the actions that are on."""
+        names = ("create", "update", "delete")
+        return frozenset(name for name in names if getattr(self, name))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Engine:
+    """Limits of the kernel's database. `memory_limit` such as `512MB`; None for its default."""
+
+    memory_limit: str | None = None
+    threads: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Job:
+    """One profile to plan: where its rows are, and where its records go."""
+
+    profile: LoadedProfile
+    system: LoadedSystem
+    connection: str
+    base_url: str = ""
+    scopes: tuple[Scope, ...]
+    rows: Path | None = None
+    """a file that takes the place of the profile's source"""
+    base: Path
+    """what the profile's relative paths are relative to"""
+    actions: Actions = Actions()
+
+    @property
+    def resource(self) -> str:
+        """The name of the target resource."""
+        target = self.profile.profile.target
+        return target.resource if target else self.profile.profile.resource
+
+    @property
+    def facts(self) -> Resource:
+        """What the system file says of the target resource."""
+        return self.system.system.resources[self.resource]
+
+    @property
+    def listings(self) -> tuple[str, ...]:
+        """The resources to list in each scope: the target's own, and the inventories."""
+        wanted = [self.resource, *(r.from_ for r in self.profile.profile.resolve.values())]
+        return tuple(dict.fromkeys(wanted))
+
+
+Spot = tuple[str, str, str]
+"""connection, resource, name of the scope"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Listing:
+    """All records of one resource in one scope: a file of JSON lines, or why there is none."""
+
+    file: Path | None
+    count: int = 0
+    digest: str = ""
+    problem: Unavailable | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Inputs:
+    """What `gather` found. Each listing was fetched once, however many profiles use it."""
+
+    listings: Mapping[Spot, Listing] = field(default_factory=dict)
+
+
+def _silent(_: Event) -> None:
+    """Listen to nothing."""
+
+
+async def gather(
+    jobs: Sequence[Job],
+    *,
+    connectors: Mapping[str, Connector],
+    workdir: Path,
+    existing: Path | None = None,
+    on_event: Listen = _silent,
+) -> Inputs:
+    """List every resource that the jobs need, once per connection and scope, all at once.
+
+    `existing` is a dump to read instead: a file (one profile, one scope), or the folder that
+    `dsync dump` writes. A scope that cannot be listed is a problem of that scope alone, as long
+    as another one can.
+
+    Raises: Unauthorized; Unavailable when no scope could be listed; Invalid for a bad dump.
+    """
+    spots: dict[Spot, tuple[Job, Scope]] = {}
+    for job in jobs:
+        for scope in job.scopes:
+            for resource in job.listings:
+                spots.setdefault((job.connection, resource, scope.name), (job, scope))
+    listings: dict[Spot, Listing] = {}
+
+    async def one(number: int, spot: Spot, job: Job, scope: Scope) -> None:
+        resource = _resource(job, spot[1])
+        file = workdir / f"listing_{number}.ndjson"
+        if existing is not None:
+            listings[spot] = await asyncio.to_thread(_from_dump, existing, spot, resource, file)
+            return
+        try:
+            listings[spot] = await _fetch(
+                connectors[spot[0]], spot[1], resource, scope, file, on_event
+            )
+        except Unauthorized:
+            raise
+        except Unavailable as problem:
+            listings[spot] = Listing(file=None, problem=problem)
+
+    try:
+        async with asyncio.TaskGroup() as group:
+            for number, (spot, (job, scope)) in enumerate(spots.items()):
+                group.create_task(one(number, spot, job, scope))
+    except* Exception as faults:
+        raise _first(faults) from None
+    problems = [listing.problem for listing in listings.values() if listing.problem]
+    scopes = {(spot[0], spot[2]) for spot in spots}
+    broken = {(spot[0], spot[2]) for spot, listing in listings.items() if listing.problem}
+    if problems and broken == scopes:
+        raise problems[0]
+    return Inputs(listings=listings)
+
+
+def decide(
+    jobs: Sequence[Job],
+    inputs: Inputs,
+    *,
+    workdir: Path,
+    engine: Engine = Engine(),
+    on_event: Listen = _silent,
+) -> Plan:
+    """The plan, from sources and listings on disk; its body is `workdir/plan.body`.
+
+    Raises: Invalid when a source or a profile is wrong.
+    """
+    from dsync import operations, sources
+    from dsync.desired import FINDINGS
+
+    with _database(workdir, engine) as con:
+        con.execute(FINDINGS)
+        tables: dict[int, dict[str, SourceTable]] = {}
+        for number, job in enumerate(jobs):
+            tables[number] = sources.read(
+                con,
+                f"source_{number}",
+                job.profile.profile.source,
+                base=job.base,
+                override=job.rows,
+            )
+        _lock(con, workdir, inputs, tables)
+        order = _in_order(jobs)
+        sections: list[Section] = []
+        tallies: list[Tally] = []
+        made: dict[Spot, Section] = {}
+        counter = iter(range(1, 1_000_000))
+        for number, level in order:
+            job = jobs[number]
+            with _placed(job):
+                _plan_job(
+                    con, job, tables[number], inputs, level, counter, sections, tallies, made
+                )
+            on_event(Event(phase="plan", subject=job.profile.name, done=len(sections)))
+        body = workdir / "plan.body"
+        body_digest = operations.write_body(con, _by_scope(jobs, sections), body)
+    facts = _inputs(jobs, inputs, tables)
+    return Plan(
+        tallies=tuple(tallies),
+        scopes=tuple(_unique(job.scopes for job in jobs)),
+        connections={job.profile.name: job.connection for job in jobs},
+        inputs=facts,
+        digest=_digest(body_digest, facts),
+        body=body,
+        tool_version=_version(),
+    )
+
+
+async def plan(
+    jobs: Sequence[Job],
+    *,
+    connectors: Mapping[str, Connector],
+    workdir: Path,
+    existing: Path | None = None,
+    engine: Engine = Engine(),
+    on_event: Listen = _silent,
+) -> Plan:
+    """Gather and decide."""
+    inputs = await gather(
+        jobs, connectors=connectors, workdir=workdir, existing=existing, on_event=on_event
+    )
+    return await asyncio.to_thread(
+        decide, jobs, inputs, workdir=workdir, engine=engine, on_event=on_event
+    )
+
+
+# --- gathering ------------------------------------------------------------------------------------
+
+
+def _resource(job: Job, name: str) -> Resource:
+    resources = job.system.system.resources
+    if name not in resources:
+        raise Invalid(
+            f"the system {job.system.system.system} has no resource {name}",
+            code="DS-LINT-061",
+            where=Place(file=job.profile.name),
+            hint=f"it has {', '.join(sorted(resources))}",
+        )
+    return resources[name]
+
+
+async def _fetch(
+    connector: Connector,
+    name: str,
+    resource: Resource,
+    scope: Scope,
+    file: Path,
+    on_event: Listen,
+) -> Listing:
+    translation = Translation(resource)
+    digest, count = sha256(), 0
+    with file.open("wb") as out:
+        async for page in connector.fetch(name, scope):
+            lines = translation.lines(page.ndjson)
+            digest.update(lines)
+            out.write(lines)
+            count += page.count
+            on_event(Event(phase="fetch", subject=f"{name} {scope.name}".strip(), done=count))
+    return Listing(file=file, count=count, digest=digest.hexdigest())
+
+
+def _from_dump(existing: Path, spot: Spot, resource: Resource, file: Path) -> Listing:
+    """A listing out of a dump; translated, when the system file says so."""
+    source = existing
+    if existing.is_dir():
+        source = existing / (spot[2] or "all") / f"{spot[1]}.ndjson"
+    if not source.is_file():
+        raise Invalid(
+            f"the dump has no {spot[1]}" + (f" of {spot[2]}" if spot[2] else ""),
+            code="DS-DUMP-MISSING",
+            where=Place(file=str(source)),
+            hint="dump it first: dsync dump --out FOLDER, then plan --existing FOLDER",
+        )
+    translation = Translation(resource)
+    digest, count = sha256(), 0
+    if not translation.needed:
+        with source.open("rb") as lines:
+            while chunk := lines.read(1 << 20):
+                digest.update(chunk)
+        return Listing(file=source, digest=digest.hexdigest())
+    with source.open("rb") as lines, file.open("wb") as out:
+        for line in lines:
+            if line.strip():
+                new = translation.lines(line)
+                digest.update(new)
+                out.write(new)
+                count += 1
+    return Listing(file=file, count=count, digest=digest.hexdigest())
+
+
+def _first(faults: BaseExceptionGroup[BaseException]) -> BaseException:
+    """The most telling of several faults: one that stops everything before one that may pass."""
+    flat: list[BaseException] = []
+
+    def walk(group: BaseExceptionGroup[BaseException]) -> None:
+        for fault in group.exceptions:
+            if isinstance(fault, BaseExceptionGroup):
+                walk(fault)
+            else:
+                flat.append(fault)
+
+    walk(faults)
+    return next((fault for fault in flat if isinstance(fault, Unauthorized)), flat[0])
+
+
+# --- deciding -------------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def _database(workdir: Path, engine: Engine) -> Iterator[duckdb.DuckDBPyConnection]:
+    """One database in memory for one decision; it spills below `workdir`."""
+    import duckdb
+
+    settings: dict[str, str | bool | int | float | list[str]] = {
+        "temp_directory": str(workdir / "spill"),
+        "autoinstall_known_extensions": False,
+        "autoload_known_extensions": False,
+        # A long IN list would become a join, and a join may change the order of rows.
+        "disabled_optimizers": "in_clause",
+    }
+    if engine.memory_limit:
+        settings["memory_limit"] = engine.memory_limit
+    if engine.threads:
+        settings["threads"] = engine.threads
+    try:
+        con = duckdb.connect(config=settings)
+    except duckdb.Error as fault:
+        raise Invalid(
+            f"the engine does not take these settings: {fault}",
+            code="DS-CFG-ENGINE",
+            hint="memory_limit is a size such as 512MB, threads a number above 0",
+        ) from None
+    try:
+        yield con
+    except duckdb.OutOfMemoryException as fault:
+        raise Invalid(
+            f"the memory limit is too small: {str(fault).partition(chr(10))[0]}",
+            code="DS-MEMORY",
+            hint="raise engine.memory_limit (or --memory-limit)",
+        ) from None
+    finally:
+        con.close()
+
+
+def _lock(
+    con: duckdb.DuckDBPyConnection,
+    workdir: Path,
+    inputs: Inputs,
+    tables: Mapping[int, Mapping[str, SourceTable]],
+) -> None:
+    """From here on the database can reach its inputs and its work directory, and nothing else."""
+    from dsync.transforms import literal
+
+    files = [str(listing.file) for listing in inputs.listings.values() if listing.file]
+    files += [table.file for by_name in tables.values() for table in by_name.values()]
+    con.execute(f"SET allowed_paths = {literal([str(Path(f).resolve()) for f in files] + files)}")
+    con.execute(f"SET allowed_directories = {literal([f'{workdir}/'])}")
+    con.execute("SET enable_external_access = false")
+    con.execute("SET lock_configuration = true")
+
+
+@contextlib.contextmanager
+def _placed(job: Job) -> Iterator[None]:
+    """Faults found by the kernel name the profile; what the database refuses is our message."""
+    import duckdb
+
+    try:
+        yield
+    except Invalid as fault:
+        if fault.where is None or isinstance(fault.where, str):
+            way = tuple(str(fault.where).split(".")) if fault.where else ()
+            fault.where = job.profile.place(way)
+        raise
+    except duckdb.OutOfMemoryException:
+        raise
+    except (duckdb.BinderException, duckdb.ConversionException, duckdb.ParserException,
+            duckdb.InvalidInputException, duckdb.CatalogException) as fault:  # fmt: skip
+        text = str(fault).partition("\n")[0]
+        if "JSON" in text and "read_json" in text or "Malformed JSON" in text:
+            raise ContractBreach(
+                f"a listed record cannot be read: {text}", code="DS-TGT-SHAPE"
+            ) from None
+        raise Invalid(
+            f"the profile asks for something impossible: {text}",
+            code="DS-SQL-BIND",
+            where=job.profile.place(()),
+            hint="see the query and the `sql` entries of the profile",
+        ) from fault
+
+
+def _in_order(jobs: Sequence[Job]) -> list[tuple[int, int]]:
+    """(number of the job, its level), every job behind those whose records it looks up."""
+    from dsync import operations
+
+    makers: dict[tuple[str, str], str] = {}
+    for number, job in enumerate(jobs):
+        spot = (job.connection, job.resource)
+        if spot in makers:
+            raise Invalid(
+                f"{job.profile.name} and {jobs[int(makers[spot])].profile.name} "
+                f"both write {job.resource}",
+                code="DS-PROF-OVERLAP",
+                hint="plan them one after the other, or make one profile of them",
+            )
+        makers[spot] = str(number)
+    needs = {
+        str(number): [
+            makers[(job.connection, name)]
+            for name in job.listings[1:]
+            if (job.connection, name) in makers
+        ]
+        for number, job in enumerate(jobs)
+    }
+    return [(int(number), level) for number, level in operations.levels(needs).items()]
+
+
+def _plan_job(
+    con: duckdb.DuckDBPyConnection,
+    job: Job,
+    tables: Mapping[str, SourceTable],
+    inputs: Inputs,
+    level: int,
+    counter: Iterator[int],
+    sections: list[Section],
+    tallies: list[Tally],
+    made: dict[Spot, Section],
+) -> None:
+    """Plan one profile in all its scopes."""
+    from dsync import desired, diff
+    from dsync.operations import Section
+
+    profile = job.profile.profile
+    mapped = desired.map_rows(con, profile, tables, section=next(counter))
+    for scope in job.scopes:
+        number = next(counter)
+        spot = (job.connection, job.resource, scope.name)
+        section = Section(
+            number=number,
+            profile=job.profile.name,
+            system=job.system.system.system,
+            resource=job.resource,
+            scope=scope.name,
+            level=level,
+            changes=f"changes_{number}",
+        )
+        problem = _problem(job, inputs, scope)
+        if problem is not None:
+            tallies.append(_withheld(con, job, mapped, section, problem))
+            sections.append(_without_changes(section))
+            continue
+        inventories = {
+            key: _inventory(con, job, inputs, scope, key, made, number)
+            for key in profile.resolve
+        }
+        wanted = desired.build(
+            con,
+            mapped,
+            inventories,
+            section=number,
+            key=job.facts.key,
+            caseless_key=job.facts.caseless_key,
+        )
+        listing = inputs.listings[spot]
+        translation = Translation(job.facts)
+        compared = diff.compare(
+            con,
+            wanted,
+            diff.Existing(
+                files=(listing.file,) if listing.file and listing.file.stat().st_size else (),
+                id=translation.id_field,
+                key=translation.key_fields,
+                protected=translation.protected_field,
+            ),
+            diff=profile.diff,
+            abilities=_abilities(job),
+            omit_empty=profile.omit_empty,
+        )
+        sections.append(section)
+        made[spot] = section
+        tallies.append(
+            Tally(
+                profile=job.profile.name,
+                system=section.system,
+                resource=job.resource,
+                scope=scope.name,
+                rows=mapped.rows,
+                existing=compared.existing,
+                **compared.counts,
+            )
+        )
+
+
+def _abilities(job: Job) -> Abilities:
+    """What system, profile and user allow, together."""
+    from dsync.diff import Abilities, Ability
+    from dsync.system import Write
+
+    facts, actions = job.facts, job.actions
+
+    def ability(write: Write | None) -> Ability | None:
+        if write is None:
+            return None
+        return Ability(
+            send_all=write.send == "all", omit=frozenset(write.omit), keep=tuple(write.keep)
+        )
+
+    own = job.profile.profile.apply
+    mine = {n for n in ("create", "update", "delete") if getattr(own, n)}
+    if actions.delete:
+        mine.add("delete")
+    return Abilities(
+        create=ability(facts.create),
+        update=ability(facts.update),
+        delete=ability(facts.delete),
+        allowed=frozenset(mine) & actions.allowed,
+        unknown_if_absent=frozenset(facts.unknown_if_absent),
+        write_only=frozenset(facts.write_only),
+        caseless_key=facts.caseless_key,
+        only=actions.only,
+        limit=actions.limit,
+    )
+
+
+def _problem(job: Job, inputs: Inputs, scope: Scope) -> Unavailable | None:
+    """Why nothing can be planned in this scope: a listing that it needs is not complete."""
+    for name in job.listings:
+        listing = inputs.listings[(job.connection, name, scope.name)]
+        if listing.problem is not None:
+            return listing.problem
+    return None
+
+
+def _withheld(
+    con: duckdb.DuckDBPyConnection, job: Job, mapped: Mapped, section: Section, problem: Unavailable
+) -> Tally:
+    """All rows of a scope that could not be listed are errors there; the other scopes go on."""
+    from dsync.desired import add_finding
+
+    add_finding(
+        con,
+        section.number,
+        severity="error",
+        code=problem.code,
+        message=f"{section.scope or 'the target'} could not be read, so none of its "
+        f"{mapped.rows} rows is planned: {problem.message}",
+        hint=problem.hint,
+    )
+    return Tally(
+        profile=job.profile.name,
+        system=section.system,
+        resource=section.resource,
+        scope=section.scope,
+        rows=mapped.rows,
+        error=mapped.rows,
+    )
+
+
+def _without_changes(section: Section) -> Section:
+    from dataclasses import replace
+
+    return replace(section, changes=None)
+
+
+def _inventory(
+    con: duckdb.DuckDBPyConnection,
+    job: Job,
+    inputs: Inputs,
+    scope: Scope,
+    key: str,
+    made: Mapping[Spot, Section],
+    number: int,
+) -> Inventory:
+    """What a lookup joins: the listed records, and those that this plan creates."""
+    from dsync import desired
+
+    entry = job.profile.profile.resolve[key]
+    lookup = entry.lookup or entry.lookup_many
+    spot = (job.connection, entry.from_, scope.name)
+    listing = inputs.listings[spot]
+    translation = Translation(_resource(job, entry.from_))
+    section = made.get(spot)
+    return desired.inventory(
+        con,
+        f"inventory_{number}_{key}",
+        resource=entry.from_,
+        file=listing.file if listing.file and listing.file.stat().st_size else None,
+        by=lookup.by if lookup else "name",
+        take=translation.id_field if entry.take == "id" else entry.take,
+        is_id=entry.take == "id",
+        creates=section.changes if section else None,
+        key=translation.key_fields,
+    )
+
+
+# --- the plan's own facts -------------------------------------------------------------------------
+
+
+def _by_scope(jobs: Sequence[Job], sections: Sequence[Section]) -> list[Section]:
+    """Sections ordered by scope, then as the jobs were planned."""
+    scopes = list(dict.fromkeys(scope.name for job in jobs for scope in job.scopes))
+    return sorted(sections, key=lambda section: scopes.index(section.scope))
+
+
+def _unique(groups: Iterable[Iterable[Scope]]) -> list[Scope]:
+    """All scopes, each name once, in order."""
+    found: dict[str, Scope] = {}
+    for group in groups:
+        for scope in group:
+            found.setdefault(scope.name, scope)
+    return list(found.values())
+
+
+def _inputs(
+    jobs: Sequence[Job], inputs: Inputs, tables: Mapping[int, Mapping[str, SourceTable]]
+) -> dict[str, str]:
+    """Digests of all that the plan rests on."""
+    facts: dict[str, str] = {}
+    for number, job in enumerate(jobs):
+        facts[f"profile {job.profile.name}"] = job.profile.digest
+        facts[f"system {job.system.system.system}"] = job.system.digest
+        facts[f"connection {job.connection}"] = job.base_url
+        for table in tables[number].values():
+            facts[f"source {Path(table.file).name}"] = table.digest
+    for (connection, resource, scope), listing in inputs.listings.items():
+        at = f"{resource}@{scope}" if scope else resource
+        facts[f"listing {connection} {at}"] = listing.digest
+    return dict(sorted(facts.items()))
+
+
+def _digest(body: str, facts: Mapping[str, str]) -> str:
+    text = "\n".join([body, *(f"{key}={value}" for key, value in facts.items())])
+    return sha256(text.encode()).hexdigest()
+
+
+def _version() -> str:
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return version("directorsync-v3")
+    except PackageNotFoundError:
+        return "0"
