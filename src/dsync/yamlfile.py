@@ -828,9 +828,8 @@ class _Composer:
         # The parser notices an open bracket or quote only later: point to where it was opened.
         if began is not None and "not closed" in message:
             line, column = began.line + 1, began.column + 1
-        return self.fault(
-            f"{message}{self.caret(line, column)}", "DS-YAML", self.spot(line, column), hint
-        )
+        excerpt = self.caret(line, column) if self.quotes else ""
+        return self.fault(f"{message}{excerpt}", "DS-YAML", self.spot(line, column), hint)
 
     def line(self, line: int) -> str:
         lines = self.text.split("\n", line)
