@@ -1,0 +1,897 @@
+"""REST as a system file declares it: list, create, update, delete, and follow jobs.
+
+    Rest.fetch      one page after the other, the next under way while this one is used
+    Rest.send       one change; the table in `_judge` says what each answer means for a write
+    Rest.follow     a job to its verdict, also one that an earlier process has started
+
+A read is asked again when that may help. A write is sent again only where it surely had no effect,
+or where the system file says that it may be (`retry`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from itertools import count
+from typing import Any, Literal, Self, TypeVar
+from urllib.parse import unquote
+
+import structlog
+
+from dsync.auth import Auth
+from dsync.connectors import Page
+from dsync.errors import ContractBreach, DsyncError, Invalid, Unauthorized, Unavailable
+from dsync.http import (
+    BODY_BYTES,
+    LIST_BYTES,
+    Answer,
+    Client,
+    NotSent,
+    Unclear,
+    excerpt,
+    render_path,
+)
+from dsync.listing import Batch, Shape, Step, Walk, search
+from dsync.model import Change, Outcome, Scope
+from dsync.pace import Kind, Pace
+from dsync.system import List, Request, Resource, System, Write
+
+_log = structlog.get_logger()
+
+T = TypeVar("T")
+
+THROTTLED_TRIES = 10
+"""A throttled call surely had no effect, so it may go again, but not for ever."""
+
+BAD_BODY_TRIES = 2
+FORBIDDEN_IN_A_ROW = 3
+METHODS = {"create": "POST", "update": "PUT", "delete": "DELETE"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Probe:
+    """What a probe saw: which call, its status, how long it took."""
+
+    what: str
+    status: int
+    elapsed_s: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Call:
+    """One call, ready to be sent any number of times."""
+
+    method: str
+    path: str
+    template: str
+    kind: Kind = "read"
+    query: Mapping[str, str] = field(default_factory=dict)
+    body: Any = field(default=None, repr=False)
+    form: Mapping[str, str] | None = field(default=None, repr=False)
+    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
+    max_bytes: int = BODY_BYTES
+    proved: bool = True
+    """False for a login, which carries no proof of who we are."""
+    counted: bool = True
+    """False for a poll, whose repetitions do not count as retries."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Verdict:
+    """How a job ended. `answer` is the last one seen."""
+
+    state: Literal["success", "failure", "unknown"]
+    message: str = ""
+    code: str = ""
+    answer: Answer | None = None
+    document: Any = None
+
+
+class _NoProof(Unavailable):
+    """We could not say who we are, so the call was not made (or was refused for it: 401)."""
+
+
+class Rest:
+    """A connector of one system at one base URL.
+
+    `credentials`: name to text, or to a value with `reveal()`. `timeout_s` is the time between two
+    pieces of an answer; a whole call gets twice that. `retries` is for reads, and for writes that
+    did not leave. `rate`, `burst` and `concurrency` override the system file's limits. `redact`
+    is applied to every text of the API before it goes into a message.
+
+    Raises: Invalid when base URL, credentials, headers or limits are not good.
+    """
+
+    def __init__(
+        self,
+        system: System,
+        *,
+        base_url: str,
+        credentials: Mapping[str, object],
+        verify_tls: bool = True,
+        ca_file: str | None = None,
+        timeout_s: float = 30.0,
+        retries: int = 3,
+        rate: str | None = None,
+        burst: int | None = None,
+        concurrency: int | None = None,
+        headers: Mapping[str, str] | None = None,
+        redact: Callable[[str], str] | None = None,
+        clock: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+    ) -> None:
+        self._system, self._retries, self._redact, self._clock = system, retries, redact, clock
+        self._pace = Pace(
+            system.limits,
+            rate=rate,
+            burst=burst,
+            concurrency=concurrency,
+            clock=clock,
+            sleep=sleep,
+        )
+        self._client = Client(
+            base_url,
+            verify_tls=verify_tls,
+            ca_file=ca_file,
+            headers={**system.headers, **(headers or {})},
+            connections=concurrency or system.limits.concurrency,
+            read_s=timeout_s,
+        )
+        self._auth = Auth(system.auth, credentials, self._log_in, clock=clock)
+        self._forbidden = 0
+
+    def __repr__(self) -> str:
+        return f"Rest({self._system.system} at {self._client!r})"
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Give up all connections."""
+        await self._client.close()
+
+    # ---- reading ---------------------------------------------------------------------------
+
+    async def fetch(self, resource: str, scope: Scope) -> AsyncIterator[Page]:
+        """All records of `resource` in this scope, page by page; see `connectors.Connector`.
+
+        Raises: Invalid DS-CANNOT where the system file declares no `list`; Unavailable;
+        ContractBreach (DS-PAGE-* where the listing is not proved complete); Unauthorized.
+        """
+        declared = self._resource(resource)
+        how = declared.list
+        if how is None:
+            raise Invalid(
+                f"{self._system.system} does not say how {resource} are listed",
+                code="DS-CANNOT",
+                hint="declare `list` for this resource in the system file",
+            )
+        if how.job:
+            verdict = await self._list_by_job(how, scope)
+            yield _page(self._job_shape(how, declared).read(_answer_of(verdict)))
+            return
+        paging = how.paging or self._system.paging
+        shape = Shape(records=how.records, identity=declared.id, paging=paging)
+        walk = Walk(paging, f"{self._system.system} {resource} {scope.name}".rstrip())
+        call = self._list_call(how, scope)
+        following: asyncio.Task[tuple[Batch, Answer] | None] | None = None
+        try:
+            got = await self._page(call, walk.first(), None, shape, scope)
+            while got is not None:
+                batch, answer = got
+                step = walk.next(batch, answer)
+                if step is not None:
+                    # The next page travels while the caller works on this one.
+                    following = asyncio.create_task(self._page(call, step, answer, shape, scope))
+                    await asyncio.sleep(0)
+                if batch.count:
+                    yield _page(batch)
+                if following is None:
+                    return
+                got, following = await following, None
+            walk.end()
+        finally:
+            if following is not None:
+                following.cancel()
+                with suppress(asyncio.CancelledError, DsyncError):
+                    await following
+
+    async def refresh(self, resource: str, scope: Scope) -> None:
+        """Ask the API to renew its cache of `resource`, where its system file says how.
+
+        Raises: Unavailable, also when the refresh fails; Unauthorized.
+        """
+        request = self._resource(resource).refresh
+        if request is None:
+            return
+        call = self._request_call(request, scope)
+        async with self._pace.lane(scope.name):
+            job = await self._ask(call, lambda answer: self._job_in(answer, scope))
+            if job is None:
+                return
+            verdict = await self._poll(job, scope)
+        if verdict.state != "success":
+            raise Unavailable(
+                f"{call.template}: the refresh did not succeed: {verdict.message}",
+                code=verdict.code,
+                hint="try again; without it, listings may be old",
+            )
+
+    async def probe(self) -> Probe:
+        """Show that we are let in: the system's `probe`, or else just a login.
+
+        Raises: Unavailable, Unauthorized.
+        """
+        if self._system.probe is None:
+            began = self._clock()
+            await self._auth.headers()
+            return Probe(what="login", status=200, elapsed_s=self._clock() - began)
+        path = self._system.probe
+        call = _Call(method="GET", path=render_path(path, {}).lstrip("/"), template=path)
+        answer = await self._ask(call, _checked_json)
+        return Probe(what=answer.what, status=answer.status, elapsed_s=answer.elapsed_s)
+
+    # ---- writing ---------------------------------------------------------------------------
+
+    async def send(self, change: Change, scope: Scope, *, job: Callable[[str], None]) -> Outcome:
+        """Make one change and follow it to its verdict; see `connectors.Connector`.
+
+        Raises: Unauthorized when no further call can succeed.
+        """
+        resource = self._resource(change.resource)
+        write = _write_of(resource, change.action)
+        if write is None:
+            return Outcome(
+                state="not_sent",
+                code="DS-CANNOT",
+                message=f"{change.resource}: the system file declares no {change.action}",
+            )
+        try:
+            call = self._write_call(write, resource, change, scope)
+        except Invalid as fault:
+            return Outcome(state="not_sent", code=fault.code, message=fault.message)
+        async with self._pace.lane(scope.name):
+            answer = await self._tell(call, write, change)
+            if isinstance(answer, Outcome):
+                return answer
+            return await self._read_verdict(answer, write, change, scope, job)
+
+    async def follow(self, job: str, scope: Scope) -> Outcome:
+        """Follow a job, as `send` told its place, to its verdict; never sends a write.
+
+        Raises: Unauthorized when no further call can succeed.
+        """
+        try:
+            path = self._job_path(job, scope)
+        except ContractBreach as breach:
+            return Outcome(state="unknown", code=breach.code, message=breach.message, job=job)
+        async with self._pace.lane(scope.name):
+            return self._outcome(await self._poll(path, scope), path, None, None)
+
+    # ---- calls -----------------------------------------------------------------------------
+
+    async def _once(self, call: _Call) -> Answer:
+        """One paced call; after a 401, once more with a new token."""
+        for last in (False, True):
+            proof, generation = await self._proof(call)
+            async with self._pace.slot(call.kind):
+                answer = await self._client.request(
+                    call.method,
+                    call.path,
+                    template=call.template,
+                    query=call.query,
+                    body=call.body,
+                    form=call.form,
+                    headers={**call.headers, **proof},
+                    max_bytes=call.max_bytes,
+                )
+            if answer.status != 401 or not call.proved or last:
+                break
+            # 401 proves that nothing was done, so even a write may go again.
+            if not await self._renewed(generation):
+                break
+        if answer.status == 401 and call.proved:
+            raise _unauthorized(answer)
+        return answer
+
+    async def _proof(self, call: _Call) -> tuple[dict[str, str], int]:
+        if not call.proved:
+            return {}, 0
+        try:
+            return await self._auth.headers()
+        except Unavailable as fault:
+            raise _NoProof(fault.message, code=fault.code, hint=fault.hint) from None
+
+    async def _renewed(self, generation: int) -> bool:
+        try:
+            return await self._auth.renew(generation)
+        except Unavailable as fault:
+            raise _NoProof(fault.message, code=fault.code, hint=fault.hint) from None
+
+    async def _ask(
+        self, call: _Call, read: Callable[[Answer], T], also: frozenset[int] = frozenset()
+    ) -> T:
+        """A safe call, asked again where that may help. `read` gets a 2xx, or a status in `also`.
+
+        Raises: Unavailable, ContractBreach, Unauthorized.
+        """
+        throttled = bad = 0
+        for attempt in count(1):
+            try:
+                answer = await self._once(call)
+            except (NotSent, Unclear) as fault:
+                again = not isinstance(fault, Unclear) or fault.again
+                timed_out = fault.code == "DS-HTTP-TIMEOUT"
+                if not again or not self._may_retry(call, attempt, timed_out):
+                    raise
+                await self._back_off(call, attempt, fault.code)
+                continue
+            if _is_throttling(answer) and self._retries and throttled < THROTTLED_TRIES:
+                throttled += 1
+                self._pace.throttled(answer.headers, answer.sent_at, throttled)
+                continue
+            if answer.status in also or 200 <= answer.status < 300:
+                try:
+                    result = read(answer)
+                except ContractBreach as breach:
+                    bad += 1
+                    poor = breach.code.startswith("DS-HTTP-") and bad <= BAD_BODY_TRIES
+                    if not poor or not self._may_retry(call, attempt, False):
+                        raise
+                    await self._back_off(call, attempt, breach.code)
+                    continue
+                self._pace.succeeded()
+                return result
+            if answer.status in _READ_AGAIN and self._may_retry(call, attempt, False):
+                await self._back_off(call, attempt, f"status {answer.status}")
+                continue
+            raise self._read_fault(answer)
+        raise AssertionError("unreachable")
+
+    async def _tell(self, call: _Call, write: Write, change: Change) -> Answer | Outcome:
+        """A write: its answer when the status is one of success, else what became of it."""
+        throttled = 0
+        for attempt in count(1):
+            try:
+                answer = await self._once(call)
+            except NotSent as fault:
+                if self._may_retry(call, attempt, False):
+                    await self._back_off(call, attempt, fault.code)
+                    continue
+                return Outcome(state="not_sent", code=fault.code, message=fault.message)
+            except Unclear as fault:
+                if write.retry and self._may_retry(call, attempt, True):
+                    await self._back_off(call, attempt, fault.code)
+                    continue
+                return Outcome(state="unknown", code=fault.code, message=fault.message)
+            except Unavailable as fault:  # no proof of who we are, or a bad certificate
+                return Outcome(state="not_sent", code=fault.code, message=fault.message)
+            verdict = _judge(answer, write, change.action)
+            self._forbidden = self._forbidden + 1 if answer.status == 403 else 0
+            if self._forbidden >= FORBIDDEN_IN_A_ROW:
+                raise _forbidden(answer)
+            if verdict == "throttled" and self._retries and throttled < THROTTLED_TRIES:
+                throttled += 1
+                try:
+                    self._pace.throttled(answer.headers, answer.sent_at, throttled)
+                except Unavailable as fault:
+                    return Outcome(
+                        state="not_sent",
+                        status=answer.status,
+                        code=fault.code,
+                        message=fault.message,
+                    )
+                continue
+            may_help = write.retry and answer.status in _READ_AGAIN
+            if verdict == "unknown" and may_help and self._may_retry(call, attempt, False):
+                await self._back_off(call, attempt, f"status {answer.status}")
+                continue
+            if verdict == "success":
+                self._pace.succeeded()
+                return answer
+            return self._no_success(verdict, answer)
+        raise AssertionError("unreachable")
+
+    def _may_retry(self, call: _Call, attempt: int, timed_out: bool) -> bool:
+        if attempt > self._retries:
+            return False
+        return not call.counted or self._pace.budget.spend(timed_out=timed_out)
+
+    async def _back_off(self, call: _Call, attempt: int, why: str) -> None:
+        wait_s = self._pace.backoff(attempt)
+        _log.warning(
+            "trying again",
+            method=call.method,
+            path=call.template,
+            attempt=attempt + 1,
+            why=why,
+            wait_s=round(wait_s, 2),
+        )
+        await self._pace.wait(wait_s)
+
+    async def _log_in(
+        self,
+        method: str,
+        path: str,
+        *,
+        body: Any,
+        form: Mapping[str, str] | None,
+        headers: Mapping[str, str],
+    ) -> Answer:
+        call = _Call(
+            method=method,
+            path=render_path(path, {}).lstrip("/"),
+            template=path,
+            body=body,
+            form=form,
+            headers=headers,
+            proved=False,
+        )
+        # A refused login is read by auth; what may pass is asked again like any read.
+        return await self._ask(call, _itself, also=frozenset(range(400, 500)) - _READ_AGAIN)
+
+    # ---- listings --------------------------------------------------------------------------
+
+    async def _page(
+        self, call: _Call, step: Step, seen_at: Answer | None, shape: Shape, scope: Scope
+    ) -> tuple[Batch, Answer] | None:
+        """One page; None where the page after a short one does not exist."""
+        if step.link is not None:
+            target = self._client.locate(step.link, seen_at=seen_at)
+            call = replace(call, path=target, query={})
+        else:
+            call = replace(call, query={**call.query, **step.query})
+        beyond = _BEYOND_THE_END if step.beyond else frozenset()
+
+        def read(answer: Answer) -> tuple[Batch, Answer] | None:
+            return None if answer.status in beyond else (shape.read(answer), answer)
+
+        async with self._pace.lane(scope.name):
+            return await self._ask(call, read, also=beyond)
+
+    async def _list_by_job(self, how: List, scope: Scope) -> _Verdict:
+        call = self._list_call(how, scope)
+        async with self._pace.lane(scope.name):
+            job = await self._ask(call, lambda answer: self._job_in(answer, scope))
+            if job is None:
+                raise ContractBreach(
+                    f"{call.method} {call.template}: the answer names no job",
+                    code="DS-JOB-LOCATION",
+                    hint="check `jobs.location` in the system file",
+                )
+            verdict = await self._poll(job, scope, max_bytes=LIST_BYTES)
+        if verdict.state != "success":
+            raise Unavailable(
+                f"{call.method} {call.template}: the listing did not succeed: {verdict.message}",
+                code=verdict.code,
+                hint="try again later",
+            )
+        return verdict
+
+    def _job_shape(self, how: List, resource: Resource) -> Shape:
+        return Shape(records=how.job_records, identity=resource.id)
+
+    def _list_call(self, how: List, scope: Scope) -> _Call:
+        path, template = self._path(how.path, scope.values)
+        return _Call(
+            method=how.method,
+            path=path,
+            template=template,
+            query={name: str(_filled(text, scope.values)) for name, text in how.query.items()},
+            body=how.body,
+            max_bytes=LIST_BYTES,
+        )
+
+    def _request_call(self, request: Request, scope: Scope) -> _Call:
+        path, template = self._path(request.path, scope.values)
+        return _Call(
+            method=request.method,
+            path=path,
+            template=template,
+            body=request.body,
+            form=request.form,
+            headers=request.headers,
+        )
+
+    # ---- writes ----------------------------------------------------------------------------
+
+    def _write_call(self, write: Write, resource: Resource, change: Change, scope: Scope) -> _Call:
+        values: dict[str, Any] = {
+            **scope.values,
+            **dict(zip(resource.key, change.key, strict=False)),
+        }
+        if change.id is not None:
+            values["id"] = change.id
+        path, template = self._path(write.path, values)
+        action = "create" if write is resource.create else change.action
+        method = write.method or METHODS[action]
+        body: Any = None
+        if method != "DELETE":
+            payload = {k: v for k, v in (change.payload or {}).items() if k not in write.omit}
+            payload |= {name: _filled(item, values) for name, item in write.include.items()}
+            envelope = self._system.envelope.request
+            body = {envelope: payload} if envelope else payload
+        return _Call(method=method, path=path, template=template, kind="write", body=body)
+
+    def _no_success(self, verdict: str, answer: Answer) -> Outcome:
+        text = self._refusal(answer)
+        status = answer.status
+        match verdict:
+            case "absent":
+                return Outcome(
+                    state="acked", status=status, code="DS-ABSENT", message="already absent"
+                )
+            case "throttled":
+                return Outcome(
+                    state="not_sent", status=status, code="DS-HTTP-THROTTLED", message=text
+                )
+            case "rejected":
+                return Outcome(state="rejected", status=status, code="DS-REJECTED", message=text)
+        return Outcome(
+            state="unknown",
+            status=status,
+            code="DS-HTTP-STATUS",
+            message=f"status {status} does not tell whether it was done: {text}",
+        )
+
+    async def _read_verdict(
+        self,
+        answer: Answer,
+        write: Write,
+        change: Change,
+        scope: Scope,
+        job: Callable[[str], None],
+    ) -> Outcome:
+        """What a successful status really says: refusal inside, a job to follow, an id."""
+        jobs = self._system.jobs
+        wants_id = write.id is not None and change.action == "create"
+        asked = bool(jobs and jobs.location) or self._system.answers.failure is not None
+        needed = wants_id or (asked and answer.status != 204)
+        document: Any = None
+        try:
+            if needed or answer.body:
+                document = answer.json()
+            path = self._job_in(answer, scope, document)
+        except ContractBreach as breach:
+            # A text such as "OK" is no harm where nothing is to be read from it.
+            if needed or answer.is_html or breach.code == "DS-JOB-LOCATION":
+                return Outcome(
+                    state="unknown",
+                    status=answer.status,
+                    code=breach.code,
+                    message=breach.message,
+                )
+            return Outcome(state="acked", status=answer.status)
+        failure = self._system.answers.failure
+        if failure is not None and _holds(search(failure, document)):
+            return Outcome(
+                state="rejected",
+                status=answer.status,
+                code="DS-REJECTED",
+                message=self._refusal(answer),
+            )
+        id_ = search(write.id, document) if write.id else None
+        if path is not None:
+            job(path)
+            return self._outcome(await self._poll(path, scope), path, write.id, id_)
+        if wants_id and id_ is None:
+            return Outcome(
+                state="unknown",
+                status=answer.status,
+                code="DS-WRITE-ID",
+                message="the answer to a create holds no id",
+            )
+        return Outcome(state="acked", status=answer.status, id=id_)
+
+    def _refusal(self, answer: Answer) -> str:
+        if answer.is_html:
+            return f"status {answer.status}, a page of HTML"
+        try:
+            text = _text(search(self._system.answers.error, answer.json()))
+        except ContractBreach:
+            text = answer.body[:2000].decode("utf-8", "replace")
+        return self._said(text) or f"status {answer.status}"
+
+    # ---- jobs ------------------------------------------------------------------------------
+
+    def _job_in(self, answer: Answer, scope: Scope, document: Any = None) -> str | None:
+        """The path of the job that an answer names; None where it names none.
+
+        Raises: ContractBreach DS-JOB-LOCATION for a place that we do not follow; DS-HTTP-*.
+        """
+        jobs = self._system.jobs
+        if jobs is None:
+            return None
+        place: Any = answer.headers.get(jobs.header.lower()) if jobs.header else None
+        if place is None and jobs.location:
+            if document is None and answer.body:
+                document = answer.json()
+            place = search(jobs.location, document)
+        return None if place is None else self._job_path(place, scope)
+
+    def _job_path(self, place: Any, scope: Scope) -> str:
+        jobs = self._system.jobs
+        try:
+            if jobs is None or isinstance(place, bool) or not isinstance(place, str | int):
+                raise ContractBreach("it is no text", code="DS-JOB-LOCATION")
+            path = found = str(place)
+            if jobs.path is not None:
+                # A place out of a journal is a path already; one out of an answer is an id.
+                found = _job_id(path, jobs.path, scope) or found
+                path = render_path(jobs.path, {**scope.values, "job": found})
+            path = self._client.locate(path).removeprefix(self._client.prefix).lstrip("/")
+            pattern = _job_pattern(jobs.pattern, scope)
+            known = re.fullmatch(pattern, path) or (jobs.path and re.fullmatch(pattern, found))
+            if "?" in path or not known:
+                raise ContractBreach("it does not match `jobs.pattern`", code="DS-JOB-LOCATION")
+        except (ContractBreach, Invalid) as fault:
+            raise ContractBreach(
+                f"the answer points to a job that we do not follow: {fault.message}",
+                code="DS-JOB-LOCATION",
+                hint="check `jobs.location` and `jobs.pattern` in the system file",
+            ) from None
+        return path
+
+    async def _poll(self, path: str, scope: Scope, *, max_bytes: int = BODY_BYTES) -> _Verdict:
+        """Ask a job until it has a verdict or its time is over. The caller holds the lane."""
+        jobs = self._system.jobs
+        assert jobs is not None  # noqa: S101 - a path comes from `jobs` only
+        poll = jobs.poll
+        template = _job_template(path, scope)
+        call = _Call(method="GET", path=path, template=template, max_bytes=max_bytes, counted=False)
+        began = self._clock()
+        wait_s = poll.interval_s
+        trouble = f"no verdict after {poll.timeout_s:g} s"
+        missing = False
+        while True:
+            try:
+                verdict = await self._ask(call, self._job_verdict, also=frozenset({404}))
+                missing = verdict is not None and verdict.code == "DS-JOB-MISSING"
+                if verdict is not None and not missing:
+                    return verdict
+            except Unavailable as fault:
+                if fault.code in ("DS-PACE-WAIT", "DS-TLS"):
+                    return _Verdict(state="unknown", code=fault.code, message=fault.message)
+                trouble = fault.message
+            now = self._clock()
+            if missing and now - began >= poll.missing_grace_s:
+                return _Verdict(
+                    state="unknown", code="DS-JOB-MISSING", message="the job is not to be found"
+                )
+            if now + wait_s - began > poll.timeout_s:
+                return _Verdict(state="unknown", code="DS-JOB-TIMEOUT", message=trouble)
+            await self._pace.wait(wait_s)
+            wait_s = min(wait_s * poll.factor, max(poll.max_interval_s, poll.interval_s))
+
+    def _job_verdict(self, answer: Answer) -> _Verdict | None:
+        """None while it is pending."""
+        jobs = self._system.jobs
+        assert jobs is not None  # noqa: S101 - a path comes from `jobs` only
+        if answer.status == 404:
+            return _Verdict(state="unknown", code="DS-JOB-MISSING")
+        if answer.status in (202, 204):
+            return None
+        document = answer.json()
+        if _holds(search(jobs.success, document)):
+            return _Verdict(state="success", answer=answer, document=document)
+        if _holds(search(jobs.failure, document)):
+            text = self._said(_text(search(jobs.error, document))) or "no detail"
+            return _Verdict(state="failure", code="DS-JOB-FAILED", message=text, answer=answer)
+        return None
+
+    def _outcome(self, verdict: _Verdict, job: str, id_in: str | None, id_: Any) -> Outcome:
+        jobs = self._system.jobs
+        status = verdict.answer.status if verdict.answer else None
+        if verdict.state == "success":
+            found = search(jobs.id, verdict.document) if jobs and jobs.id else None
+            if found is None and id_ is None and id_in is not None:
+                found = search(id_in, verdict.document)
+            return Outcome(
+                state="acked", status=status, id=id_ if found is None else found, job=job
+            )
+        return Outcome(
+            state="rejected" if verdict.state == "failure" else "unknown",
+            status=status,
+            code=verdict.code,
+            message=verdict.message,
+            job=job,
+        )
+
+    # ---- small things ----------------------------------------------------------------------
+
+    def _resource(self, name: str) -> Resource:
+        try:
+            return self._system.resources[name]
+        except KeyError:
+            known = ", ".join(sorted(self._system.resources))
+            raise Invalid(
+                f"{self._system.system} has no resource {name!r}",
+                code="DS-RESOURCE",
+                hint=f"it has: {known}",
+            ) from None
+
+    def _path(self, template: str, values: Mapping[str, Any]) -> tuple[str, str]:
+        """A resource's path, below `base_path`, and its whole template."""
+        parts = (self._system.base_path.strip("/"), template.lstrip("/"))
+        whole = "/".join(part for part in parts if part)
+        return render_path(whole, values), whole
+
+    def _said(self, text: str) -> str:
+        return excerpt(text, redact=self._redact)
+
+    def _read_fault(self, answer: Answer) -> DsyncError:
+        text = self._refusal(answer)
+        status, what = answer.status, answer.what
+        if status == 401:
+            return _unauthorized(answer)
+        if status == 403:
+            return _forbidden(answer)
+        if status in (429, 503) or status >= 500:
+            return Unavailable(
+                f"{what}: {status} after all retries: {text}",
+                code="DS-HTTP-THROTTLED" if status == 429 else "DS-HTTP-5XX",
+                hint="try again later",
+            )
+        if 300 <= status < 400:
+            return ContractBreach(
+                f"{what}: the API redirects ({status}), and redirects are not followed",
+                code="DS-HTTP-REDIRECT",
+                hint="write the final address as the connection's base URL",
+            )
+        return ContractBreach(
+            f"{what}: {status}: {text}",
+            code="DS-HTTP-STATUS",
+            hint="check base URL, scope and the paths in the system file",
+        )
+
+
+# ---- what answers mean -------------------------------------------------------------------------
+
+_READ_AGAIN = frozenset({408, 421, 423, 425, 429, 500, 502, 503, 504, 507, 508, 511}) | frozenset(
+    range(520, 528)
+)
+_BEYOND_THE_END = frozenset({400, 404, 416})
+
+_Judgement = Literal["success", "absent", "throttled", "rejected", "unknown"]
+
+
+def _is_throttling(answer: Answer) -> bool:
+    return answer.status == 429 or (answer.status == 503 and "retry-after" in answer.headers)
+
+
+def _judge(answer: Answer, write: Write, action: str) -> _Judgement:
+    """What a status means for a write; 401 is dealt with before.
+
+    `throttled`: surely nothing was done, and it may go again. `unknown`: it may have been done.
+    """
+    status = answer.status
+    if status in write.success:
+        return "success"
+    if status in (421, 423, 425, 429):
+        return "throttled"
+    if status == 503 and write.retry and "retry-after" in answer.headers:
+        return "throttled"
+    if status == 404 and action == "delete":
+        return "absent"
+    if status == 408:  # proxies send it for what they have passed on
+        return "unknown"
+    if 400 <= status < 500 or status in (501, 505):
+        return "rejected"
+    return "unknown"
+
+
+def _holds(value: Any) -> bool:
+    """Truth as JMESPath has it: 0 is true, empty things are not."""
+    return value is not None and value is not False and value not in ("", [], {})
+
+
+def _text(value: Any) -> str:
+    """The text in whatever an API calls its error: a text, an object with one, a list of these."""
+    match value:
+        case None:
+            return ""
+        case str():
+            return value
+        case list():
+            return "; ".join(text for item in value if (text := _text(item)))
+        case dict():
+            return _text(value.get("message") or value.get("error") or list(value.values()))
+    return str(value)
+
+
+def _write_of(resource: Resource, action: str) -> Write | None:
+    match action:
+        case "create":
+            return resource.create
+        case "update":
+            upserted = resource.create if resource.write == "upsert" else None
+            return resource.update or upserted
+    return resource.delete
+
+
+_PLACEHOLDER = re.compile(r"\{([A-Za-z_][A-Za-z0-9_]*)\}")
+
+
+def _filled(value: Any, values: Mapping[str, Any]) -> Any:
+    """`value` with its `{placeholders}` filled; a text that is just one keeps the value's type."""
+
+    def known(name: str) -> Any:
+        if name not in values:
+            raise Invalid(f"nothing fills {{{name}}}", code="DS-TPL")
+        return values[name]
+
+    if isinstance(value, str):
+        if whole := _PLACEHOLDER.fullmatch(value):
+            return known(whole[1])
+        return _PLACEHOLDER.sub(lambda match: str(known(match[1])), value)
+    if isinstance(value, dict):
+        return {name: _filled(item, values) for name, item in value.items()}
+    if isinstance(value, list):
+        return [_filled(item, values) for item in value]
+    return value
+
+
+def _page(batch: Batch) -> Page:
+    return Page(ndjson=batch.ndjson, count=batch.count)
+
+
+def _itself(answer: Answer) -> Answer:
+    return answer
+
+
+def _checked_json(answer: Answer) -> Answer:
+    answer.json()
+    return answer
+
+
+def _answer_of(verdict: _Verdict) -> Answer:
+    assert verdict.answer is not None  # noqa: S101 - a success has one
+    return verdict.answer
+
+
+def _job_pattern(pattern: str, scope: Scope) -> str:
+    """The pattern with the scope's values filled in as they are; `{8}` stays a quantifier."""
+
+    def fill(match: re.Match[str]) -> str:
+        return re.escape(scope.values[match[1]]) if match[1] in scope.values else match[0]
+
+    return _PLACEHOLDER.sub(fill, pattern)
+
+
+def _job_id(path: str, template: str, scope: Scope) -> str | None:
+    """What stands for `{job}` in a path of this template; None when it is none of it."""
+    before, _, after = template.partition("{job}")
+    before, after = (re.escape(render_path(part, scope.values)) for part in (before, after))
+    match = re.fullmatch(f"{before}([^/?]+){after}", path)
+    return unquote(match[1]) if match else None
+
+
+def _job_template(path: str, scope: Scope) -> str:
+    """A job's path for logs: its last segment, and what the scope names, left out."""
+    for name, value in scope.values.items():
+        if value:
+            path = path.replace(value, f"{{{name}}}")
+    return path.rpartition("/")[0] + "/{job}"
+
+
+def _unauthorized(answer: Answer) -> Unauthorized:
+    return Unauthorized(
+        f"{answer.what}: the API does not know us (401)",
+        code="DS-AUTH-REFUSED",
+        hint="check the connection's credentials, and that the token has not expired",
+    )
+
+
+def _forbidden(answer: Answer) -> Unauthorized:
+    return Unauthorized(
+        f"{answer.what}: the API does not let us (403)",
+        code="DS-AUTH-FORBIDDEN",
+        hint="ask for the right to do this, or use other credentials",
+    )
