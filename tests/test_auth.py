@@ -257,9 +257,10 @@ def test_a_bearer_token_is_renewed_by_its_secret() -> None:
     ]
 
 
-def test_what_cannot_be_renewed_is_said() -> None:
-    """A plain token has no second life: the call's 401 stands."""
-    subject, endpoint = auth({"kind": "bearer"}, {"token": "t"})
+@pytest.mark.parametrize("spec", [{"kind": "bearer"}, DIRECTOR])
+def test_what_cannot_be_renewed_is_said(spec: dict[str, Any]) -> None:
+    """A token without a way or without a secret to renew it has no second life: its 401 stands."""
+    subject, endpoint = auth(spec, {"token": "t"}, clock=iter(range(0, 10**6, 10_000)).__next__)
 
     async def main() -> None:
         _, generation = await subject.headers()

@@ -759,6 +759,14 @@ def test_trouble_while_polling_is_survived(plain: Emulator) -> None:
     assert sent(rest(plain, shop(jobs=JOBS))[0], change("create")).state == "acked"
 
 
+def test_a_poll_that_is_forbidden_leaves_the_write_unknown(plain: Emulator) -> None:
+    """A write was accepted: that we may not ask for its job does not make it undone."""
+    plain.switches({"jobs": True})
+    plain.faults([{"match": {"path": "jobs/"}, "fault": "status", "status": 403}])
+    outcome = sent(rest(plain, shop(jobs=JOBS))[0], change("create"))
+    assert (outcome.state, outcome.job) == ("unknown", "jobs/j-000001")
+
+
 @pytest.mark.parametrize(
     "place",
     [
@@ -808,6 +816,7 @@ def test_a_job_by_header_or_by_id(plain: Emulator) -> None:
 
 # ---- Director ----------------------------------------------------------------------------------
 
+# Smaller than the file that ships, so that this suite stands on its own feet.
 DIRECTOR: dict[str, Any] = {
     "version": 1,
     "system": "director",

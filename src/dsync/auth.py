@@ -55,7 +55,8 @@ class Auth:
     """The proof of one connection. Any number of calls may share it.
 
     Tokens are got when first needed, by one call however many wait; renewed shortly before they
-    die, and once after a 401. A refused login is not tried again: accounts get locked.
+    die, and once after a 401. A refused login is not tried again: accounts get locked. Without the
+    credentials of `renew`, a token is used as long as it lives.
 
     Raises: Invalid DS-AUTH-CREDENTIAL when a credential that `spec` needs is missing.
     """
@@ -68,8 +69,8 @@ class Auth:
         *,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._spec, self._call, self._clock = spec, call, clock
         self._credentials = dict(credentials)
+        self._spec, self._call, self._clock = self._possible(spec), call, clock
         self._token: str | None = None
         self._dies_at: float | None = None
         self._got_at = 0.0
@@ -77,6 +78,8 @@ class Auth:
         self._refused: Unauthorized | None = None
         self._one_at_a_time = asyncio.Lock()
         self._check()
+        can_renew = spec.renew is not None and not _needed(spec.renew) - credentials.keys()
+        self._renewal = spec.renew if can_renew else None
         if spec.kind in ("bearer", "header"):
             try:
                 self._keep(_header_safe(self._reveal("token")), None)
@@ -111,7 +114,7 @@ class Auth:
 
         Raises: Unauthorized, Unavailable, ContractBreach DS-AUTH.
         """
-        if self._spec.kind != "exchange" and self._spec.renew is None:
+        if self._spec.kind != "exchange" and self._renewal is None:
             return False
         async with self._one_at_a_time:
             if self._generation == generation:
@@ -128,7 +131,7 @@ class Auth:
     def _is_due(self) -> bool:
         if self._token is None:
             return True
-        if self._dies_at is None or (self._spec.kind != "exchange" and not self._spec.renew):
+        if self._dies_at is None or (self._spec.kind != "exchange" and not self._renewal):
             return False
         # A token that lives shorter than the margin would be renewed before each call.
         margin = min(self._spec.renew_before_s, (self._dies_at - self._got_at) / 2)
@@ -151,9 +154,9 @@ class Auth:
             raise self._refused
         spec = self._spec
         try:
-            if spec.renew is not None and self._token is not None:
+            if self._renewal is not None and self._token is not None:
                 try:
-                    return await self._renew_with_secret(spec.renew)
+                    return await self._renew_with_secret(self._renewal)
                 except Unauthorized:
                     if spec.request is None:
                         raise
@@ -236,6 +239,16 @@ class Auth:
         reveal = getattr(value, "reveal", None)
         return str(reveal() if callable(reveal) else value)
 
+    def _possible(self, spec: system.Auth) -> system.Auth:
+        """A token that is given serves without the secret that would renew it, while it lives."""
+        renewal = spec.renew
+        if spec.kind == "exchange" or renewal is None:
+            return spec
+        needed = _names(renewal.body) | _names(renewal.form) | _names(renewal.headers)
+        if needed <= self._credentials.keys():
+            return spec
+        return spec.model_copy(update={"renew": None})
+
     def _check(self) -> None:
         spec = self._spec
         needed: set[str] = set()
@@ -250,9 +263,8 @@ class Auth:
                     code="DS-AUTH-SPEC",
                     hint="say with `request` how a token is got, and with `token` where it is",
                 )
-        for request in (spec.request, spec.renew):
-            if request is not None:
-                needed |= _names(request.body) | _names(request.form) | _names(request.headers)
+        if spec.request is not None:
+            needed |= _needed(spec.request)
         missing = sorted(needed - self._credentials.keys())
         if missing:
             raise Invalid(
@@ -263,6 +275,10 @@ class Auth:
 
 
 _CREDENTIAL = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_.-]*)\}")
+
+
+def _needed(request: system.Request) -> set[str]:
+    return _names(request.body) | _names(request.form) | _names(request.headers)
 
 
 def _names(value: Any) -> set[str]:

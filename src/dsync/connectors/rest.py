@@ -264,10 +264,7 @@ class Rest:
             return await self._read_verdict(answer, write, change, scope, job)
 
     async def follow(self, job: str, scope: Scope) -> Outcome:
-        """Follow a job, as `send` told its place, to its verdict; never sends a write.
-
-        Raises: Unauthorized when no further call can succeed.
-        """
+        """Follow a job, as `send` told its place, to its verdict; never sends a write."""
         try:
             path = self._job_path(job, scope)
         except ContractBreach as breach:
@@ -656,8 +653,10 @@ class Rest:
                 missing = verdict is not None and verdict.code == "DS-JOB-MISSING"
                 if verdict is not None and not missing:
                     return verdict
-            except Unavailable as fault:
-                if fault.code in ("DS-PACE-WAIT", "DS-TLS"):
+            except (Unavailable, Unauthorized) as fault:
+                # Whoever started the job must not take this for a call without effect.
+                final = isinstance(fault, Unauthorized)
+                if final or fault.code in ("DS-PACE-WAIT", "DS-TLS"):
                     return _Verdict(state="unknown", code=fault.code, message=fault.message)
                 trouble = fault.message
             now = self._clock()
