@@ -1,0 +1,449 @@
+"""What the command line (later the dashboard and the scheduler) calls; prints nothing.
+
+    with plan(project, ask) as found: …          what would be done; gone when the block ends
+    apply(project, ask, confirm=…)               plan and do it, in a run folder
+    resume(project, run_id)                      go on where a run has stopped
+
+One run, one folder: `<state>/runs/<run id>/` has the plan, the journal and report.json.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import shutil
+import tempfile
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+from dsync import project as projects
+from dsync.errors import DsyncError, Locked, StorageFault, UsageFault
+from dsync.model import Event, Plan
+from dsync.project import Ask, Project, Target
+
+if TYPE_CHECKING:
+    from pydantic import BaseModel
+
+    from dsync.connectors import Page
+    from dsync.journal import Journal
+    from dsync.reports import RowResult, RunResult
+
+__all__ = [
+    "Ask",
+    "Project",
+    "RunInfo",
+    "Stop",
+    "apply",
+    "dump",
+    "has_run",
+    "init",
+    "open_project",
+    "plan",
+    "report",
+    "report_file",
+    "resume",
+    "runs",
+    "save",
+    "schemas",
+    "show",
+]
+
+Listen = Callable[[Event], None]
+
+
+def _silent(_event: Event) -> None:
+    """Listen to nothing."""
+
+
+class Stop:
+    """Asks a run to stop: calls in flight end, no more begin. Any thread or signal may set it."""
+
+    def __init__(self) -> None:
+        self._is_set = False
+        self._heard: list[Callable[[], None]] = []
+
+    def set(self) -> None:
+        """Ask; once is enough."""
+        self._is_set = True
+        for tell in list(self._heard):
+            tell()
+
+    def event(self) -> asyncio.Event:
+        """An event of the running loop that is set when this is."""
+        event, loop = asyncio.Event(), asyncio.get_running_loop()
+
+        def tell() -> None:
+            # A signal may come when the loop has gone already.
+            with contextlib.suppress(RuntimeError):
+                loop.call_soon_threadsafe(event.set)
+
+        self._heard.append(tell)
+        if self._is_set:
+            event.set()
+        return event
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunInfo:
+    """One run in a list of runs. `state`: done, failed, stopped, unclear, running or damaged."""
+
+    run_id: str
+    state: str
+    exit_code: int | None = None
+    started: datetime | None = None
+    summary: str = ""
+    counts: Mapping[str, int] = field(default_factory=dict)
+
+
+# --- projects -----------------------------------------------------------------------------------
+
+
+def init(folder: Path, *, example: str | None = None) -> list[Path]:
+    """Make a project; returns its files. Raises: Invalid, StorageFault."""
+    from dsync import scaffold
+
+    return scaffold.create(folder, example=example, schemas=schemas())
+
+
+def schemas() -> dict[str, dict[str, Any]]:
+    """The JSON Schemas of our YAML files: profile, system, config."""
+    from dsync.config import Settings
+    from dsync.profile import Profile
+    from dsync.system import System
+
+    models: dict[str, type[BaseModel]] = {"profile": Profile, "system": System, "config": Settings}
+    return {
+        name: {
+            "$schema": "https://json-schema.org/draft/2020-12/schema",
+            **model.model_json_schema(by_alias=True),
+        }
+        for name, model in models.items()
+    }
+
+
+def open_project(
+    root: Path | None = None, *, config: Path | None = None, log_level: str | None = None
+) -> Project:
+    """The project in `root` (default: the nearest one above), with its logs set up.
+
+    Raises: Invalid.
+    """
+    return projects.open_project(root, config=config, log_level=log_level)
+
+
+# --- plans --------------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def plan(project: Project, ask: Ask, *, on_event: Listen = _silent) -> Iterator[Plan]:
+    """The plan for what is asked. It lives on disk, and is gone when the block ends.
+
+    Raises: any DsyncError; nothing has been written to any API.
+    """
+    from dsync import logs
+
+    with _workdir(project) as workdir, logs.run("plan", workdir.name):
+        yield asyncio.run(_plan(project, ask, workdir, on_event))
+
+
+def save(plan: Plan, path: Path) -> None:
+    """Write a plan to a file for `apply`. Raises: StorageFault."""
+    from dsync import journal
+
+    journal.save_plan(plan, path)
+
+
+def show(project: Project, name: str) -> Plan:
+    """The plan in a file, or of a run. Raises: Invalid, Stale."""
+    from dsync import journal
+
+    folder = project.runs / name
+    return journal.load_plan(folder / journal.PLAN_FILE if folder.is_dir() else Path(name))
+
+
+async def _plan(project: Project, ask: Ask, workdir: Path, on_event: Listen) -> Plan:
+    from dsync import planning
+
+    found = projects.targets(project, ask)
+    jobs = projects.jobs(project, ask, found)
+    async with projects.connected(() if ask.existing else found) as connectors:
+        return await planning.plan(
+            jobs,
+            connectors=connectors,
+            workdir=workdir,
+            existing=ask.existing,
+            engine=projects.engine(project, ask),
+            on_event=on_event,
+        )
+
+
+# --- runs ---------------------------------------------------------------------------------------
+
+
+def apply(
+    project: Project,
+    ask: Ask,
+    *,
+    saved: Path | None = None,
+    run_id: str | None = None,
+    confirm: Callable[[Plan], bool] | None = None,
+    on_event: Listen = _silent,
+    stop: Stop | None = None,
+) -> str | None:
+    """Plan (or take the plan in the file `saved`), and make the changes; returns the run's id.
+
+    `confirm` is asked before anything is written, unless there is nothing to write; None comes
+    back when it says no. What became of each row is in `report`.
+
+    Raises: any DsyncError. Stale when a saved plan does not fit the project any more.
+    """
+    from dsync import journal
+
+    run_id = journal.check_run_id(run_id or journal.new_run_id())
+    with contextlib.ExitStack() as stack:
+        if saved is not None:
+            plan_ = journal.load_plan(saved)
+        else:
+            plan_ = stack.enter_context(plan(project, ask, on_event=on_event))
+        if confirm is not None and not plan_.is_empty and not confirm(plan_):
+            return None
+        targets = projects.targets_of(project, ask, plan_)
+        with (
+            projects.locked(project, targets, plan_, run_id=run_id),
+            journal.Journal.create(project.runs / run_id, plan_, run_id=run_id) as book,
+        ):
+            _work(ask, targets, book, on_event, stop)
+    return run_id
+
+
+def has_run(project: Project, run_id: str) -> bool:
+    """True when a run of this name was begun. Raises: UsageFault for what can be no name."""
+    from dsync import journal
+
+    return journal.Journal.exists(project.runs / journal.check_run_id(run_id))
+
+
+def resume(
+    project: Project,
+    run_id: str,
+    ask: Ask,
+    *,
+    on_event: Listen = _silent,
+    stop: Stop | None = None,
+) -> str:
+    """Go on with a run; what is done is not done again. Returns the run's id.
+
+    Raises: any DsyncError. Stale when profiles, systems or connections have changed.
+    """
+    from dsync import journal
+
+    with journal.Journal.open(project.runs / journal.check_run_id(run_id)) as book:
+        targets = projects.targets_of(project, ask, book.plan)
+        with projects.locked(project, targets, book.plan, run_id=run_id):
+            _work(ask, targets, book, on_event, stop)
+    return run_id
+
+
+def _work(
+    ask: Ask, targets: Sequence[Target], book: Journal, on_event: Listen, stop: Stop | None
+) -> None:
+    """Apply what the journal does not know to be done, and write the report."""
+    from dsync import applying, logs
+    from dsync.reports import json
+
+    with logs.run("apply", book.run_id, tenant=ask.tenant or ""):
+        try:
+            asyncio.run(_apply(ask, targets, book, on_event, stop or Stop()))
+        finally:
+            # Also of a run that was broken off: the journal knows what was sent.
+            rows = applying.statuses(book.plan, book)
+            json.save_run(book.folder, applying.result(book.plan, book), rows)
+
+
+async def _apply(
+    ask: Ask, targets: Sequence[Target], book: Journal, on_event: Listen, stop: Stop
+) -> None:
+    from dsync import applying
+
+    async with projects.connected(targets) as connectors:
+        await applying.apply(
+            book.plan,
+            book,
+            connectors=connectors,
+            systems={one.connection.name: projects.adjusted(one) for one in targets},
+            translate=projects.translations(targets),
+            concurrency=ask.overrides.get("concurrency"),
+            on_event=on_event,
+            stop=stop.event(),
+        )
+
+
+@contextlib.contextmanager
+def report(project: Project, run_id: str) -> Iterator[tuple[RunResult, Iterator[RowResult]]]:
+    """What a run has come to, and its rows that are not as they were wanted before it.
+
+    Raises: Invalid when there is no such run; Locked while it is at work.
+    """
+    from dsync import applying, journal
+
+    with journal.Journal.open(project.runs / journal.check_run_id(run_id)) as book:
+        yield applying.result(book.plan, book), applying.statuses(book.plan, book)
+
+
+def report_file(project: Project, run_id: str) -> Path:
+    """Where the JSON report of a run is."""
+    from dsync.reports import json
+
+    return project.runs / run_id / json.REPORT_FILE
+
+
+def runs(project: Project) -> list[RunInfo]:
+    """All runs of the project, the newest first."""
+    from dsync import journal
+
+    folders = sorted(project.runs.iterdir()) if project.runs.is_dir() else []
+    found = [_info(folder) for folder in folders if journal.Journal.exists(folder)]
+    none = datetime.min.replace(tzinfo=UTC)
+    return sorted(found, key=lambda run: (run.started or none, run.run_id), reverse=True)
+
+
+def _info(folder: Path) -> RunInfo:
+    from dsync import applying, journal
+    from dsync.reports import summary
+
+    try:
+        with journal.Journal.open(folder) as book:
+            result = applying.result(book.plan, book)
+    except Locked:
+        return RunInfo(run_id=folder.name, state="running")
+    except DsyncError:
+        return RunInfo(run_id=folder.name, state="damaged")
+    return RunInfo(
+        run_id=folder.name,
+        state=_STATES.get(result.exit_code, "failed"),
+        exit_code=result.exit_code,
+        started=result.started,
+        summary=summary(result.counts),
+        counts={str(status): number for status, number in result.counts.items()},
+    )
+
+
+_STATES = {0: "done", 3: "stopped", 5: "unclear", 10: "stopped", 9: "stopped"}
+
+
+# --- what a system holds ------------------------------------------------------------------------
+
+
+def dump(
+    project: Project,
+    ask: Ask,
+    *,
+    resources: Sequence[str] = (),
+    out: Path | BinaryIO,
+    on_event: Listen = _silent,
+) -> dict[str, int]:
+    """Write what a system holds, as JSON lines and as the API gives it; file -> records.
+
+    Without `resources`: all that the profiles asked for use, their inventories included. A folder
+    gets `<scope or all>/<Resource>.ndjson`; a stream takes one resource of one scope.
+
+    Raises: any DsyncError. A file is there only when its listing is complete.
+    """
+    from dsync import logs
+
+    with logs.run("dump", _run_id()):
+        return asyncio.run(_dump(project, ask, resources, out, on_event))
+
+
+async def _dump(
+    project: Project,
+    ask: Ask,
+    resources: Sequence[str],
+    out: Path | BinaryIO,
+    on_event: Listen,
+) -> dict[str, int]:
+    spots = projects.spots(project, ask, resources)
+    if not isinstance(out, Path) and len(spots) != 1:
+        raise UsageFault(
+            f"these are {len(spots)} listings, and stdout takes one",
+            code="DS-CLI-OUT",
+            hint="add --out FOLDER, or name one resource and one scope",
+        )
+    found: dict[str, int] = {}
+    async with projects.connected(target for target, _, _ in spots) as connectors:
+        for target, resource, scope in spots:
+            pages = connectors[target.connection.name].fetch(resource, scope)
+            subject = f"{resource} {scope.name}".strip()
+            listen = partial(_tell, on_event, subject)
+            if isinstance(out, Path):
+                file = out / (scope.name or "all") / f"{resource}.ndjson"
+                found[str(file)] = await _into_file(pages, file, listen)
+            else:
+                found[subject] = await _into(pages, out, listen)
+    return found
+
+
+def _tell(on_event: Listen, subject: str, done: int) -> None:
+    on_event(Event(phase="fetch", subject=subject, done=done))
+
+
+async def _into(pages: AsyncIterator[Page], stream: BinaryIO, listen: Callable[[int], None]) -> int:
+    count = 0
+    async for page in pages:
+        stream.write(page.ndjson)
+        count += page.count
+        listen(count)
+    return count
+
+
+async def _into_file(pages: AsyncIterator[Page], file: Path, listen: Callable[[int], None]) -> int:
+    part = file.with_name(f".{file.name}.part")
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with part.open("wb") as stream:
+            count = await _into(pages, stream, listen)
+        part.replace(file)
+    except OSError as error:
+        raise StorageFault(
+            f"the dump cannot be written: {error.strerror or error}",
+            code="DS-STORE-DUMP",
+            where=str(file),
+            hint="check the rights of the folder and the space on the disk",
+        ) from error
+    finally:
+        part.unlink(missing_ok=True)
+    return count
+
+
+# --- the state folder ---------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def _workdir(project: Project) -> Iterator[Path]:
+    """A folder of its own for one plan, gone afterwards."""
+    try:
+        project.make_state()
+        base = project.state / "tmp"
+        base.mkdir(exist_ok=True)
+        folder = Path(tempfile.mkdtemp(prefix=f"{_run_id()[-12:]}_", dir=base))
+    except OSError as error:
+        raise StorageFault(
+            f"the state folder cannot be written: {error.strerror or error}",
+            code="DS-STORE-WRITE",
+            where=str(error.filename or project.state),
+            hint="make space, check the rights, or set state_dir in directorsync.yml",
+        ) from error
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _run_id() -> str:
+    from dsync import journal
+
+    return journal.new_run_id()

@@ -1,0 +1,25 @@
+"""`dsync resume`: go on with a run that was stopped."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from dsync.cli import asking, options
+from dsync.cli.report import show_run
+from dsync.cli.running import running
+
+
+@click.command("resume")
+@click.argument("run_id", metavar="RUN")
+@options.target
+@options.display
+def command(*, run_id: str, form: str, max_rows: int, **words: Any) -> int:
+    """Go on with a run that was stopped: what is done is not done again."""
+    from dsync import api
+
+    project, ask = asking.opened(words)
+    with running() as (on_event, stop):
+        api.resume(project, run_id, ask, on_event=on_event, stop=stop)
+    return show_run(project, run_id, form=form, max_rows=max_rows)

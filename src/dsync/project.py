@@ -1,0 +1,544 @@
+"""A project: its folder, configuration and profiles, and what a plan or a run is made from.
+
+Ask ──▶ targets: each profile with its system and connection ──▶ jobs: … and their scopes
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from dsync import config as configuration
+from dsync import profile as profiles
+from dsync import secrets
+from dsync import system as systems_
+from dsync.config import Config, Connection
+from dsync.errors import Faults, Invalid, Stale, StorageFault, UsageFault
+from dsync.model import Plan, Scope
+from dsync.profile import LoadedProfile
+from dsync.system import LoadedSystem, Resource, System
+from dsync.yamlfile import Document
+
+if TYPE_CHECKING:
+    from dsync.applying import Translate
+    from dsync.connectors import Connector
+    from dsync.connectors.rest import Rest
+    from dsync.planning import Actions, Engine, Job
+
+INLINE = "inline"
+"""the system of profiles that say their `endpoint` themselves"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ask:
+    """What is asked of a project. None and empty mean: as configured.
+
+    `names` are profiles and folders of profiles; none means all of the project. `overrides` are of
+    the connection: base_url, token, rate, timeout_sec, retries, concurrency, verify_tls,
+    tenants_file.
+    """
+
+    names: tuple[str, ...] = ()
+    search_paths: tuple[Path, ...] = ()
+    rows: Path | None = None
+    existing: Path | None = None
+    connection: str | None = None
+    overrides: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    tenant: str | None = None
+    pool_uuid: str | None = None
+    nodes: tuple[str, ...] = ()
+    settings: Mapping[str, str] = field(default_factory=dict)
+    create: bool | None = None
+    update: bool | None = None
+    delete: bool | None = None
+    only: frozenset[str] = frozenset()
+    limit: int | None = None
+    memory_limit: str | None = None
+    threads: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Project:
+    """A folder with its configuration, loaded and checked."""
+
+    root: Path
+    config: Config
+
+    @property
+    def state(self) -> Path:
+        """The folder of runs and locks."""
+        return self.config.state_dir
+
+    @property
+    def runs(self) -> Path:
+        """The folder of run folders."""
+        return self.state / "runs"
+
+    def make_state(self) -> None:
+        """Make the state folder, which keeps itself out of version control.
+
+        Raises: StorageFault.
+        """
+        try:
+            self.state.mkdir(parents=True, exist_ok=True)
+            ignore = self.state / ".gitignore"
+            if not ignore.exists():
+                ignore.write_text("*\n", encoding="utf-8")
+        except OSError as error:
+            raise StorageFault(
+                f"the state folder cannot be written: {error.strerror or error}",
+                code="DS-STORE-WRITE",
+                where=str(error.filename or self.state),
+                hint="make space, check the rights, or set state_dir in directorsync.yml",
+            ) from error
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Target:
+    """A profile, the system that it writes to, and the connection that leads there."""
+
+    profile: LoadedProfile
+    system: LoadedSystem
+    connection: Connection
+
+    @property
+    def resource(self) -> str:
+        """The resource that the profile writes."""
+        target = self.profile.profile.target
+        return target.resource if target else self.profile.profile.resource
+
+
+def open_project(
+    root: Path | None = None, *, config: Path | None = None, log_level: str | None = None
+) -> Project:
+    """The project in `root`, or the nearest one above the current folder; its logs are set up.
+
+    Raises: Faults, all of the configuration at once; Invalid when `root` is no folder.
+    """
+    from dsync import logs
+
+    folder = root if root is not None else _nearest(Path.cwd())
+    if not folder.is_dir():
+        raise Invalid(
+            "there is no such folder",
+            code="DS-CFG-PROJECT",
+            where=str(folder),
+            hint="name the project's folder with --project, or make one: dsync init FOLDER",
+        )
+    loaded = configuration.load(
+        folder.absolute(), config_file=config, flags={"logging.console_level": log_level}
+    )
+    chosen = loaded.settings.logging
+    logs.configure(
+        folder=chosen.base_dir,
+        redact=secrets.redact,
+        console=chosen.console_level,
+        file=chosen.file_level,
+    )
+    return Project(root=folder.absolute(), config=loaded)
+
+
+def _nearest(folder: Path) -> Path:
+    above = (one for one in (folder, *folder.parents) if (one / configuration.FILE).is_file())
+    return next(above, folder)
+
+
+# --- profiles, systems, connections -------------------------------------------------------------
+
+
+def load_profiles(project: Project, ask: Ask) -> list[LoadedProfile]:
+    """The profiles that are asked for, in order.
+
+    Raises: Faults of all of them at once; Invalid for a name that means nothing.
+    """
+    paths = _search_paths(project, ask)
+    found: list[LoadedProfile] = []
+    faults: list[Invalid] = []
+    for name in profiles.find(ask.names, paths):
+        try:
+            found.append(_load(project, paths, name))
+        except Faults as several:
+            faults += several.faults
+    if faults:
+        raise Faults(faults)
+    if not found:
+        raise Invalid(
+            "there are no profiles here",
+            code="DS-PROF-NONE",
+            where=str(project.root),
+            hint="name one (dsync profiles lists them), or make a project: dsync init FOLDER",
+        )
+    return found
+
+
+def targets(project: Project, ask: Ask) -> list[Target]:
+    """The profiles that are asked for, each with its system and its connection.
+
+    Raises: Faults of profiles and systems, all at once; Invalid.
+    """
+    loaded = load_profiles(project, ask)
+    inline = _inline(project, ask, loaded)
+    systems = {one.name: _system(project, one, inline) for one in loaded}
+    faults = [fault for one in loaded for fault in profiles.against(one, systems[one.name])]
+    if faults:
+        raise Faults(faults)
+    names = {one.name: _connection_name(project, ask, one) for one in loaded}
+    config = _overridden(project, ask, {names[n]: systems[n] for n in names})
+    connections = {
+        name: _connection(config, ask, name, systems[profile].system.system)
+        for profile, name in names.items()
+    }
+    return [
+        Target(profile=one, system=systems[one.name], connection=connections[names[one.name]])
+        for one in loaded
+    ]
+
+
+def _search_paths(project: Project, ask: Ask) -> list[Path]:
+    return [*ask.search_paths, *project.config.settings.profiles.search_paths]
+
+
+def _load(project: Project, paths: Sequence[Path], name: str) -> LoadedProfile:
+    settings = project.config.settings
+    loaded = profiles.load(name, search_paths=paths, defaults=settings.profiles.defaults)
+    sheet = settings.inputs.sheet_overrides.get(loaded.profile.resource)
+    source = loaded.profile.source
+    if sheet is None or source.xlsx is None:
+        return loaded
+    xlsx = source.xlsx.model_copy(update={"sheet": sheet})
+    changed = {"source": source.model_copy(update={"xlsx": xlsx})}
+    return dataclasses.replace(loaded, profile=loaded.profile.model_copy(update=changed))
+
+
+def _system(project: Project, loaded: LoadedProfile, inline: LoadedSystem | None) -> LoadedSystem:
+    target = loaded.profile.target
+    if target is None:
+        assert inline is not None  # noqa: S101 - _inline has made it from this profile
+        return inline
+    return systems_.load(target.system, project.config.settings.systems.search_paths)
+
+
+def _inline(project: Project, ask: Ask, loaded: Sequence[LoadedProfile]) -> LoadedSystem | None:
+    """One system out of all profiles with an `endpoint`, and of those whose names they look up."""
+    own = [one for one in loaded if one.profile.target is None]
+    if not own:
+        return None
+    known = {one.profile.resource for one in own}
+    for name in dict.fromkeys(r.from_ for one in own for r in one.profile.resolve.values()):
+        if name not in known:
+            with contextlib.suppress(Invalid):
+                other = _load(project, _search_paths(project, ask), name)
+                if other.profile.endpoint is not None:
+                    own.append(other)
+    parts = [profiles.from_endpoint(one.profile, name=INLINE) for one in own]
+    whole = parts[0].model_copy(
+        update={
+            "scope": list(dict.fromkeys(name for part in parts for name in part.scope)),
+            "resources": {k: v for part in reversed(parts) for k, v in part.resources.items()},
+            "jobs": next((part.jobs for part in parts if part.jobs), None),
+        }
+    )
+    return LoadedSystem(
+        name=INLINE,
+        system=whole,
+        file=own[0].files[0],
+        digest=" ".join(one.digest for one in own),
+        document=Document(file=own[0].files[0], root=own[0].root),
+    )
+
+
+def _connection_name(project: Project, ask: Ask, loaded: LoadedProfile) -> str:
+    if ask.connection is not None:
+        return ask.connection
+    target = loaded.profile.target
+    if target is not None:
+        return target.connection or target.system
+    known = project.config.settings.connections
+    if len(known) == 1:
+        return next(iter(known))
+    return "director" if "director" in known else INLINE
+
+
+def _overridden(project: Project, ask: Ask, systems: Mapping[str, LoadedSystem]) -> Config:
+    """The configuration with what the command line says of the one connection in use."""
+    given = dict(ask.overrides)
+    given.pop("concurrency", None)
+    if not given:
+        return project.config
+    if len(systems) > 1:
+        raise UsageFault(
+            f"these profiles use several connections: {', '.join(sorted(systems))}",
+            code="DS-CLI-CONNECTION",
+            hint="--base-url, --token and their like are for one: name its profiles only",
+        )
+    ((name, loaded),) = systems.items()
+    if "timeout_sec" in given:
+        given["timeout_s"] = given.pop("timeout_sec")
+    return configuration.with_overrides(project.config, name, system=loaded.name, **given)
+
+
+def _connection(config: Config, ask: Ask, name: str, system: str) -> Connection:
+    if name not in config.settings.connections:
+        # Offline nothing needs to be known of it; who connects asks for its URL and is told.
+        return Connection(name=name, system=system, base_url="")
+    try:
+        connection = config.connection(name)
+    except Invalid:
+        if ask.existing is None:
+            raise
+        connection = Connection(name=name, system=system, base_url="")
+    if concurrency := ask.overrides.get("concurrency"):
+        connection = dataclasses.replace(connection, concurrency=concurrency)
+    if connection.system != system and system != INLINE:
+        raise Invalid(
+            f"the connection `{name}` is of the system {connection.system}, not {system}",
+            code="DS-CFG-SYSTEM",
+            where=connection.place,
+            hint=f"set connections.{name}.system, or choose another --connection",
+        )
+    return connection
+
+
+# --- what a plan is made from -------------------------------------------------------------------
+
+
+def jobs(project: Project, ask: Ask, targets: Iterable[Target]) -> list[Job]:
+    """One job for each target.
+
+    Raises: Faults, Invalid, UsageFault.
+    """
+    from dsync import planning
+
+    return [
+        planning.Job(
+            profile=target.profile,
+            system=target.system,
+            connection=target.connection.name,
+            base_url=target.connection.base_url,
+            scopes=scopes(project, ask, target),
+            rows=_rows(project, ask, target),
+            base=project.root,
+            actions=_actions(ask, target.profile),
+        )
+        for target in targets
+    ]
+
+
+def _actions(ask: Ask, loaded: LoadedProfile) -> Actions:
+    from dsync import planning
+
+    own = loaded.profile.apply
+    return planning.Actions(
+        create=own.create if ask.create is None else ask.create,
+        update=own.update if ask.update is None else ask.update,
+        delete=own.delete if ask.delete is None else ask.delete,
+        only=ask.only or None,
+        limit=ask.limit,
+    )
+
+
+def scopes(project: Project, ask: Ask, target: Target) -> tuple[Scope, ...]:
+    """The scopes that the target is written in.
+
+    Raises: Invalid when a variable of the system has no value; Faults of a tenants file.
+    """
+    from dsync.scopes import scopes_for
+
+    context = context_of(project, ask)
+    system, connection = target.system.system, target.connection
+    return scopes_for(system, target.profile, connection, context, nodes=ask.nodes)
+
+
+def context_of(project: Project, ask: Ask) -> dict[str, str]:
+    """The variables that hold for all of what is asked: as configured, then as asked."""
+    given = {"tenant": ask.tenant, "pool_uuid": ask.pool_uuid}
+    asked = {name: value for name, value in given.items() if value is not None}
+    return {**project.config.context, **asked, **ask.settings}
+
+
+def _rows(project: Project, ask: Ask, target: Target) -> Path | None:
+    """The file that takes the place of the profile's own, if any does."""
+    if ask.rows is not None:
+        return ask.rows.absolute()
+    xlsx = target.profile.profile.source.xlsx
+    if xlsx is None or xlsx.path is not None:
+        return None
+    if (configured := project.config.settings.inputs.xlsx_path) is not None:
+        return configured
+    tenants = target.connection.scopes
+    if not isinstance(tenants, Path):
+        return None
+    from dsync.scopes import load
+
+    found = load(tenants)
+    return found.workbook_of(found.tenant(context_of(project, ask).get("tenant")).name)
+
+
+def engine(project: Project, ask: Ask) -> Engine:
+    """The limits of the kernel's database."""
+    from dsync import planning
+
+    settings = project.config.settings.engine
+    return planning.Engine(
+        memory_limit=ask.memory_limit or settings.memory_limit,
+        threads=ask.threads or settings.threads,
+    )
+
+
+def spots(project: Project, ask: Ask, resources: Sequence[str]) -> list[tuple[Target, str, Scope]]:
+    """What there is to list: the resources named, or all that the profiles asked for use.
+
+    Raises: Faults, Invalid.
+    """
+    found: dict[tuple[str, str, str], tuple[Target, str, Scope]] = {}
+    for target in targets(project, ask):
+        used = [target.resource, *(r.from_ for r in target.profile.profile.resolve.values())]
+        for scope in scopes(project, ask, target):
+            for resource in resources or used:
+                _check_resource(target, resource)
+                spot = (target.connection.name, resource, scope.name)
+                found.setdefault(spot, (target, resource, scope))
+    return list(found.values())
+
+
+def _check_resource(target: Target, name: str) -> None:
+    known = target.system.system.resources
+    if name not in known or known[name].list is None:
+        raise Invalid(
+            f"{target.system.name} has no resource {name} that can be listed",
+            code="DS-CLI-RESOURCE",
+            hint=f"it has {', '.join(sorted(n for n, r in known.items() if r.list))}",
+        )
+
+
+# --- what a run needs ---------------------------------------------------------------------------
+
+
+@contextlib.asynccontextmanager
+async def connected(targets: Iterable[Target]) -> AsyncIterator[dict[str, Connector]]:
+    """A connector for each connection of these targets, closed when the block ends.
+
+    Raises: Invalid for a URL, credential or setting that is missing or not good.
+    """
+    async with contextlib.AsyncExitStack() as stack:
+        found: dict[str, Connector] = {}
+        for target in targets:
+            name = target.connection.name
+            if name not in found:
+                found[name] = connect(target)
+                stack.push_async_callback(found[name].close)
+        yield found
+
+
+def connect(target: Target) -> Rest:
+    """The connector of one target. Raises: Invalid."""
+    from dsync.connectors.rest import Rest
+
+    connection = target.connection
+    return Rest(
+        adjusted(target),
+        base_url=connection.url,
+        credentials=connection.secrets(),
+        verify_tls=connection.verify_tls,
+        ca_file=str(connection.ca_file) if connection.ca_file else None,
+        timeout_s=connection.timeout_s,
+        retries=connection.retries,
+        rate=connection.rate,
+        burst=connection.burst,
+        concurrency=connection.concurrency,
+        headers=connection.header_values(),
+        redact=lambda text: str(secrets.redact(text)),
+    )
+
+
+def adjusted(target: Target) -> System:
+    """The system file's facts with what the connection says of jobs."""
+    system, connection = target.system.system, target.connection
+    changed = {
+        "timeout_s": connection.job_timeout_s,
+        "interval_s": connection.job_interval_s,
+    }
+    poll = {key: value for key, value in changed.items() if value is not None}
+    if system.jobs is None or not poll:
+        return system
+    jobs = system.jobs.model_copy(update={"poll": system.jobs.poll.model_copy(update=poll)})
+    return system.model_copy(update={"jobs": jobs})
+
+
+def translations(targets: Iterable[Target]) -> dict[tuple[str, str], Translate]:
+    """How listed records are read: (connection, resource) -> function."""
+    return {
+        (target.connection.name, name): _translate(resource)
+        for target in targets
+        for name, resource in target.system.system.resources.items()
+        if resource.list is not None
+    }
+
+
+def _translate(resource: Resource) -> Translate:
+    from dsync.translation import Translation
+
+    translation = Translation(resource)
+
+    def translate(line: bytes) -> tuple[tuple[str, ...], Any, Mapping[str, Any]]:
+        record = translation.record(line)
+        return translation.key(record), record["_id"], record
+
+    return translate
+
+
+def targets_of(project: Project, ask: Ask, plan: Plan) -> list[Target]:
+    """The targets of a plan that was made earlier, proved to be what it was made for.
+
+    Raises: Stale when a profile, a system file or a connection is not as it was.
+    """
+    asked = dataclasses.replace(ask, names=tuple(plan.connections))
+    try:
+        found = targets(project, asked)
+    except Invalid as fault:
+        raise _stale(f"its profiles cannot be loaded any more: {fault.message}") from fault
+    for target in found:
+        name, connection = target.profile.name, target.connection
+        if connection.name != plan.connections[name]:
+            raise _stale(f"profile {name} now writes to {connection.name}")
+        now = {
+            f"profile {name}": target.profile.digest,
+            f"system {target.system.system.system}": target.system.digest,
+            f"connection {connection.name}": connection.base_url,
+        }
+        for fact, value in now.items():
+            if plan.inputs.get(fact) != value:
+                raise _stale(f"{fact} is not as it was when this was planned")
+    return found
+
+
+def _stale(why: str) -> Stale:
+    return Stale(f"the plan does not hold any more: {why}", code="DS-PLAN-STALE", hint="plan again")
+
+
+@contextlib.contextmanager
+def locked(
+    project: Project, targets: Iterable[Target], plan: Plan, *, run_id: str
+) -> Iterator[None]:
+    """Be the only run that writes to the targets of this plan.
+
+    Raises: Locked at once; StorageFault.
+    """
+    from dsync import registry
+
+    project.make_state()
+    urls = {target.profile.name: target.connection.url for target in targets}
+    values = {scope.name: scope.values for scope in plan.scopes}
+    names = {
+        registry.target_id(urls[tally.profile], values.get(tally.scope)): " ".join(
+            filter(None, (plan.connections[tally.profile], tally.scope))
+        )
+        for tally in plan.tallies
+        if tally.create or tally.update or tally.delete
+    }
+    with registry.hold(project.state, names, run_id=run_id):
+        yield
