@@ -12,7 +12,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from dsync.transforms import Column, literal
+from dsync.sql import literal
+from dsync.transforms import Column
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

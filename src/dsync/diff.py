@@ -13,14 +13,17 @@ in the shape that is written.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dsync import checks
-from dsync.desired import Desired, add_finding
-from dsync.transforms import Column, literal, name
+from dsync import checks, findings
+from dsync.desired import Desired
+from dsync.lookups import MAX_RECORD_BYTES
+from dsync.sql import count, literal, name
+from dsync.transforms import Column
 
 if TYPE_CHECKING:
     import duckdb
@@ -135,17 +138,13 @@ def compare(
         _deletes(con, desired, matched, table, fields, abilities, existing)
     _select(con, desired, table, abilities)
     counts = dict.fromkeys(("create", "update", "delete"), 0)
-    counts |= dict(
-        con.execute(f"SELECT action, count(*) FROM {table} GROUP BY action").fetchall()
-    )
+    counts |= dict(con.execute(f"SELECT action, count(*) FROM {table} GROUP BY action").fetchall())
     counts |= _row_counts(con, desired)
     rows = desired.mapped.rows
     counts["unchanged"] = (
         rows - counts["create"] - counts["update"] - counts["skip"] - counts["error"]
     )
-    return Compared(
-        table=table, existing=_count(con, f"FROM {matched}"), counts=counts
-    )
+    return Compared(table=table, existing=count(con, f"FROM {matched}"), counts=counts)
 
 
 # --- one comparable form --------------------------------------------------------------------------
@@ -211,7 +210,7 @@ def _comparable(
         )  # fmt: skip
     if kind == "BOOLEAN":
         shown = f"CASE WHEN {raw} IN ('true', 'false') THEN {raw}::JSON ELSE to_json({raw}) END"
-        return f"{d.sql}::VARCHAR", f"lower({raw})", "false", "VARCHAR", shown
+        return f"{d.sql}::VARCHAR", raw, f"lower({raw}) = {d.sql}::VARCHAR", "VARCHAR", shown
     if kind in ("DATE", "TIMESTAMP", "TIMESTAMP WITH TIME ZONE"):
         alike = f"try_cast({raw} AS TIMESTAMP) = {d.sql}::TIMESTAMP"
         return f"{d.sql}::VARCHAR", raw, alike, "VARCHAR", as_text
@@ -238,7 +237,9 @@ def _normalise(key: str, sql: str, column: Column, diff: Diff) -> str:
     if key in diff.trim and text:
         sql = f"trim({sql})"
     if key in diff.caseless:
-        sql = f"list_transform({sql}, lambda _x_: lower(_x_))" if column.is_list else f"lower({sql})"
+        sql = (
+            f"list_transform({sql}, lambda _x_: lower(_x_))" if column.is_list else f"lower({sql})"
+        )
     if key in diff.number and text:
         sql = f"coalesce(try_cast({sql} AS DOUBLE)::VARCHAR, {sql})"
     if key in diff.csv_as_sets and text:
@@ -296,7 +297,6 @@ def _parse_type(type_: str) -> Any:
 
 
 def _shape(tree: Any) -> str:
-    import json
 
     return json.dumps(tree)
 
@@ -315,7 +315,6 @@ def _shape_of_json(con: duckdb.DuckDBPyConnection, desired: Desired, d: Column) 
     A sample is tried first; if a row does not fit it, all rows are asked. Keys that only the
     existing record has are not compared: the API may add fields.
     """
-    import json
 
     found = ""
     for sample in (" LIMIT 2000", ""):
@@ -327,7 +326,7 @@ def _shape_of_json(con: duckdb.DuckDBPyConnection, desired: Desired, d: Column) 
         found = json.dumps(_text_leaves(tree))
         if not sample:
             break
-        misfits = _count(
+        misfits = count(
             con,
             f"FROM {desired.relation} d WHERE {d.sql} IS NOT NULL AND {d.sql}::VARCHAR <> 'null' "
             f"AND try(from_json_strict({d.sql}, {literal(found)})) IS NULL",
@@ -357,8 +356,8 @@ def _match(
 ) -> str:
     """Join on key and hash. Leaves `matched_<section>`: one row an existing record:
 
-    rid (NULL: not desired) · id JSON · ekey VARCHAR[] · same BOOLEAN · protected BOOLEAN ·
-    old STRUCT(f0 …)[] (one item; NULL where nothing differs)
+    rid (NULL: not desired) · id JSON · ekey VARCHAR[] (where not desired) · same BOOLEAN ·
+    protected BOOLEAN · old STRUCT(f0 …)[] (one item; NULL where nothing differs)
     """
     section = desired.section
     hashed = [f for f in fields if f.always]
@@ -384,11 +383,12 @@ def _match(
     ekey = ", ".join(f"e.k{i}" for i in keys)
     matched = f"matched_{section}"
     con.execute(
-        f"CREATE TABLE {matched} AS SELECT rid, id, ekey, same, protected, "
-        "CASE WHEN NOT coalesce(same, false) THEN old END AS old FROM ("
-        f"SELECT d.rid, e.id, [{ekey}] AS ekey, ({same}) AS same, e.protected, {olds} AS old "
+        f"CREATE TABLE {matched} AS SELECT e.rid, e.id, "
+        f"CASE WHEN e.rid IS NULL THEN [{ekey}] END AS ekey, e.same, e.protected, "
+        f"CASE WHEN NOT coalesce(e.same, false) THEN {olds} END AS old FROM ("
+        f"SELECT d.rid, ({same}) AS same, e.* "
         f"FROM (SELECT e.*, hash({theirs}) AS h FROM ({source}) e) e "
-        f"LEFT JOIN ({light}) d ON {on})"
+        f"LEFT JOIN ({light}) d ON {on}) e"
     )
     return matched
 
@@ -397,7 +397,7 @@ def _existing_sql(
     existing: Existing, fields: Sequence[_Field], desired: Desired, keep: Sequence[str]
 ) -> str:
     """SELECT of the existing records: k0…, id, protected, f0…, keep0…"""
-    wanted: dict[str, str] = {key: "VARCHAR" for key in existing.key}
+    wanted: dict[str, str] = dict.fromkeys(existing.key, "VARCHAR")
     wanted[existing.id] = "JSON"
     names = list(desired.payload)
     for f in fields:
@@ -428,7 +428,7 @@ def _existing_sql(
     files = literal([str(file) for file in existing.files])
     return (
         f"SELECT {', '.join(select)} FROM read_json({files}, columns={{{columns}}}, "
-        "format='newline_delimited', maximum_object_size=67108864)"
+        f"format='newline_delimited', maximum_object_size={MAX_RECORD_BYTES})"
     )
 
 
@@ -439,19 +439,21 @@ def _note_twins(con: duckdb.DuckDBPyConnection, desired: Desired, matched: str) 
     """Two existing records with one key: nobody knows which is meant, so neither is touched."""
     section = desired.section
     con.execute(
-        f"CREATE OR REPLACE TEMP TABLE twins AS SELECT rid, "
-        "array_to_string(list(id::VARCHAR ORDER BY id::VARCHAR)[:5], ', ') AS ids "
-        f"FROM {matched} WHERE rid IS NOT NULL GROUP BY rid HAVING count(*) > 1"
+        f"CREATE OR REPLACE TEMP TABLE twins AS SELECT rid FROM {matched} "
+        "WHERE rid IS NOT NULL GROUP BY rid HAVING count(*) > 1"
     )
-    if _count(con, "FROM twins"):
-        _note(
-            con, desired,
-            source=f"FROM twins w JOIN {desired.relation} d USING (rid)",
-            severity="error",
-            code="DS-TGT-DUP",
-            message="'several existing records have this key, ids ' || w.ids",
-            hint="delete or rename all but one of them in the target; none is touched until then",
-        )  # fmt: skip
+    if not count(con, "FROM twins"):
+        return
+    ids = "array_to_string(list(m.id::VARCHAR ORDER BY m.id::VARCHAR)[:5], ', ')"
+    _note(
+        con, desired,
+        source=f"FROM {desired.relation} d JOIN (SELECT m.rid, {ids} AS ids FROM {matched} m "
+        "SEMI JOIN twins USING (rid) GROUP BY m.rid) w USING (rid)",
+        severity="error",
+        code="DS-TGT-DUP",
+        message="'several existing records have this key, ids ' || w.ids",
+        hint="delete or rename all but one of them in the target; none is touched until then",
+    )  # fmt: skip
     con.execute(
         f"INSERT INTO blocked_{section} SELECT rid, 'error' FROM twins "
         f"WHERE rid NOT IN (SELECT rid FROM blocked_{section})"
@@ -482,7 +484,7 @@ def _updates(
         f"WHERE d.rid NOT IN (SELECT rid FROM blocked_{section})"
     )
     con.execute("DELETE FROM candidates WHERE len(differ) = 0")
-    if not _count(con, "FROM candidates"):
+    if not count(con, "FROM candidates"):
         return
     _withhold(con, desired, "candidates", "protected", "DS-PROTECTED",
               "'the existing record is built in, and never changed'",
@@ -514,7 +516,7 @@ def _updates(
     con.execute(
         f"INSERT INTO {table} SELECT c._row * 4 + 1, 'update', c.rid, c._row, c._key, c.id, "
         f"list_sort({left}), d.needs, {before}, {after}, {payload} "
-        f"FROM candidates c JOIN {desired.relation} d ON d.rid = c.rid"
+        f"FROM {desired.relation} d JOIN candidates c ON d.rid = c.rid"
     )
 
 
@@ -544,7 +546,7 @@ def _creates(
     con.execute(
         f"INSERT INTO {table} SELECT c._row * 4, 'create', c.rid, c._row, c._key, NULL, "
         f"[]::VARCHAR[], d.needs, NULL, NULL, {payload} "
-        f"FROM fresh c JOIN {desired.relation} d ON d.rid = c.rid"
+        f"FROM {desired.relation} d JOIN fresh c ON d.rid = c.rid"
     )
 
 
@@ -559,14 +561,14 @@ def _deletes(
 ) -> None:
     """Prune: what exists and is not wanted, unless it is protected or cannot be told apart."""
     if desired.unread_keys:
-        add_finding(
+        findings.add(
             con, desired.section, severity="warn", code="DS-PRUNE-KEYS",
             message=f"nothing is deleted: {desired.unread_keys} rows have no readable key",
             hint="fill the keys first; a record that cannot be named might be one of them",
         )  # fmt: skip
         return
     if abilities.delete is None:
-        add_finding(
+        findings.add(
             con, desired.section, severity="warn", code="DS-CANNOT",
             message="nothing is deleted: the API cannot delete this resource",
         )  # fmt: skip
@@ -630,11 +632,11 @@ def _payload(desired: Desired, ability: Ability, omit_empty: Sequence[str]) -> s
 
 def _object(parts: Mapping[str, tuple[str, str]]) -> str:
     """SQL of a JSON object: key -> (condition that it is there, its value as JSON)."""
-    import json
 
     items = []
     for key, (condition, value) in parts.items():
-        text = f"{literal(json.dumps(key, ensure_ascii=False) + ':')} || coalesce({value}::VARCHAR, 'null')"
+        member = literal(json.dumps(key, ensure_ascii=False) + ":")
+        text = f"{member} || coalesce({value}::VARCHAR, 'null')"
         items.append(text if condition == "true" else f"CASE WHEN {condition} THEN {text} END")
     if not items:
         return "'{}'::JSON"
@@ -652,7 +654,7 @@ def _withhold(
     hint: str | None,
 ) -> None:
     """Move rows of a temporary table (alias `c`) from the changes to the findings, as skips."""
-    if not _count(con, f"FROM {rows} c WHERE {condition}"):
+    if not count(con, f"FROM {rows} c WHERE {condition}"):
         return
     section = desired.section
     _note(con, desired, source=f"FROM {rows} c JOIN {desired.relation} d ON d.rid = c.rid "
@@ -688,12 +690,5 @@ def _row_counts(con: duckdb.DuckDBPyConnection, desired: Desired) -> dict[str, i
             f"SELECT status, count(*) FROM blocked_{desired.section} GROUP BY status"
         ).fetchall()
     )
-    warned = _count(
-        con, f"FROM findings WHERE section = {desired.section} AND severity = 'warn'"
-    )
+    warned = count(con, f"FROM findings WHERE section = {desired.section} AND severity = 'warn'")
     return {"skip": blocked.get("skip", 0), "error": blocked.get("error", 0), "warn": warned}
-
-
-def _count(con: duckdb.DuckDBPyConnection, source: str) -> int:
-    rows: list[tuple[int]] = con.execute(f"SELECT count(*) {source}").fetchall()
-    return rows[0][0]

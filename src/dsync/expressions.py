@@ -109,14 +109,14 @@ def check_query(
 
     `tables` maps the names that the query may use to tables of the kernel; `columns` are their
     columns. `may_lack` are tables that may be missing (optional sheets): then they have no rows;
-    `optional` lists columns (`column`, or `table.column`) that are NULL when a table does not have them.
+    `optional` lists columns (`column`, or `table.column`) that are NULL when a table lacks them.
     The result has `_row`, the row of the first table, where that can be told; in a group it is
     the first row of the group. A list, or a joined text, without an order is made in row order.
 
     Raises: Invalid DS-SQL-….
     """
     tree = _parse(sql)
-    if not isinstance(tree, exp.Query) or isinstance(tree, exp.Subquery):
+    if not isinstance(tree, exp.Select | exp.SetOperation):
         raise _forbidden("anything but one SELECT", sql)
     _check(tree, sql)
     ctes = {cte.alias.lower() for cte in tree.find_all(exp.CTE)}
@@ -136,8 +136,9 @@ def check_query(
             raise Invalid(
                 f"the query reads {table.name}, which the source does not have",
                 code="DS-SQL-TABLE",
-                hint=f"did you mean {', '.join(near)}?" if near else
-                f"it has {', '.join(tables)}; further sheets are declared in source.xlsx.sheets",
+                hint=f"did you mean {', '.join(near)}?"
+                if near
+                else f"it has {', '.join(tables)}; source.xlsx.sheets declares further sheets",
             )
         alias = table.alias or table.name
         have = [c.lower() for c in columns.get(key, ())] if key else []
@@ -165,7 +166,7 @@ def check_query(
     return tree.sql(dialect="duckdb"), row
 
 
-def _parse(sql: str) -> exp.Expression:
+def _parse(sql: str) -> exp.Expr:
     try:
         trees = sqlglot.parse(sql, read="duckdb")
     except (SqlglotError, RecursionError) as fault:
@@ -181,7 +182,7 @@ def _parse(sql: str) -> exp.Expression:
     return found[0]  # type: ignore[return-value]
 
 
-def _check(tree: exp.Expression, sql: str) -> None:
+def _check(tree: exp.Expr, sql: str) -> None:
     """Refuse every function that is not on the list, and every node that could act."""
     for node in tree.walk():
         if isinstance(node, _REFUSED):
@@ -203,7 +204,7 @@ def _check(tree: exp.Expression, sql: str) -> None:
             )
 
 
-def _lambda_parameters(tree: exp.Expression) -> set[str]:
+def _lambda_parameters(tree: exp.Expr) -> set[str]:
     return {
         parameter.name.lower()
         for function in tree.find_all(exp.Lambda)
@@ -211,7 +212,7 @@ def _lambda_parameters(tree: exp.Expression) -> set[str]:
     }
 
 
-def _wanted_columns(tree: exp.Expression) -> dict[str, set[str]]:
+def _wanted_columns(tree: exp.Expr) -> dict[str, set[str]]:
     """Table alias -> the columns that the query reads of it, where it says so."""
     wanted: dict[str, set[str]] = {}
     for column in tree.find_all(exp.Column):
@@ -230,7 +231,7 @@ def _wanted_columns(tree: exp.Expression) -> dict[str, set[str]]:
     return wanted
 
 
-def _first_table(tree: exp.Expression) -> str | None:
+def _first_table(tree: exp.Expr) -> str | None:
     """The alias of the table that rows come from: the first of the outer FROM."""
     if not isinstance(tree, exp.Select):
         return None
@@ -242,7 +243,7 @@ def _first_table(tree: exp.Expression) -> str | None:
     return None
 
 
-def _physical(table: str | None, lost: Sequence[str], alias: str) -> exp.Expression:
+def _physical(table: str | None, lost: Sequence[str], alias: str) -> exp.Expr:
     """The kernel's table under the name that the query uses, with what it lacks as NULL."""
     nulls = [f'NULL::VARCHAR AS "{column}"' for column in lost]
     if table is None:
@@ -257,7 +258,7 @@ def _physical(table: str | None, lost: Sequence[str], alias: str) -> exp.Express
     )
 
 
-def _order_lists(tree: exp.Expression, first: str) -> None:
+def _order_lists(tree: exp.Expr, first: str) -> None:
     """Lists and joined texts without an order are made in row order: same rows, same plan."""
     outer = tree
     for node in list(tree.find_all(exp.ArrayAgg, exp.GroupConcat, exp.First, exp.Last)):
@@ -267,14 +268,14 @@ def _order_lists(tree: exp.Expression, first: str) -> None:
         node.set("this", exp.Order(this=node.this, expressions=[order]))
 
 
-def _add_row(tree: exp.Expression, first: str | None) -> str | None:
+def _add_row(tree: exp.Expr, first: str | None) -> str | None:
     if not isinstance(tree, exp.Select):
         return None
     if any(projection.alias_or_name.lower() == "_row" for projection in tree.expressions):
         return "_row"
     if first is None or tree.args.get("distinct"):
         return None
-    column: exp.Expression = exp.column("_row", table=exp.to_identifier(first, quoted=True))
+    column: exp.Expr = exp.column("_row", table=exp.to_identifier(first, quoted=True))
     aggregates = any(
         node.find_ancestor(exp.Select) is tree and node.find_ancestor(exp.Window) is None
         for node in tree.find_all(exp.AggFunc)

@@ -23,8 +23,9 @@ if TYPE_CHECKING:
     import duckdb
 
     from dsync.connectors import Connector
-    from dsync.desired import Inventory, Mapped
     from dsync.diff import Abilities
+    from dsync.lookups import Inventory
+    from dsync.mapping import Mapped
     from dsync.operations import Section
     from dsync.profile import LoadedProfile
     from dsync.sources import SourceTable
@@ -180,11 +181,10 @@ def decide(
 
     Raises: Invalid when a source or a profile is wrong.
     """
-    from dsync import operations, sources
-    from dsync.desired import FINDINGS
+    from dsync import findings, operations, sources
 
     with _database(workdir, engine) as con:
-        con.execute(FINDINGS)
+        con.execute(findings.TABLE)
         tables: dict[int, dict[str, SourceTable]] = {}
         for number, job in enumerate(jobs):
             tables[number] = sources.read(
@@ -203,9 +203,7 @@ def decide(
         for number, level in order:
             job = jobs[number]
             with _placed(job):
-                _plan_job(
-                    con, job, tables[number], inputs, level, counter, sections, tallies, made
-                )
+                _plan_job(con, job, tables[number], inputs, level, counter, sections, tallies, made)
             on_event(Event(phase="plan", subject=job.profile.name, done=len(sections)))
         body = workdir / "plan.body"
         body_digest = operations.write_body(con, _by_scope(jobs, sections), body)
@@ -331,7 +329,8 @@ def _database(workdir: Path, engine: Engine) -> Iterator[duckdb.DuckDBPyConnecti
         "autoinstall_known_extensions": False,
         "autoload_known_extensions": False,
         # A long IN list would become a join, and a join may change the order of rows.
-        "disabled_optimizers": "in_clause",
+        # Joins run as written: the right side is held in memory, the left one streams by.
+        "disabled_optimizers": "in_clause,join_order,build_side_probe_side",
     }
     if engine.memory_limit:
         settings["memory_limit"] = engine.memory_limit
@@ -364,7 +363,7 @@ def _lock(
     tables: Mapping[int, Mapping[str, SourceTable]],
 ) -> None:
     """From here on the database can reach its inputs and its work directory, and nothing else."""
-    from dsync.transforms import literal
+    from dsync.sql import literal
 
     files = [str(listing.file) for listing in inputs.listings.values() if listing.file]
     files += [table.file for by_name in tables.values() for table in by_name.values()]
@@ -391,7 +390,7 @@ def _placed(job: Job) -> Iterator[None]:
     except (duckdb.BinderException, duckdb.ConversionException, duckdb.ParserException,
             duckdb.InvalidInputException, duckdb.CatalogException) as fault:  # fmt: skip
         text = str(fault).partition("\n")[0]
-        if "JSON" in text and "read_json" in text or "Malformed JSON" in text:
+        if ("JSON" in text and "read_json" in text) or "Malformed JSON" in text:
             raise ContractBreach(
                 f"a listed record cannot be read: {text}", code="DS-TGT-SHAPE"
             ) from None
@@ -441,11 +440,11 @@ def _plan_job(
     made: dict[Spot, Section],
 ) -> None:
     """Plan one profile in all its scopes."""
-    from dsync import desired, diff
+    from dsync import desired, diff, mapping
     from dsync.operations import Section
 
     profile = job.profile.profile
-    mapped = desired.map_rows(con, profile, tables, section=next(counter))
+    mapped = mapping.map_rows(con, profile, tables, section=next(counter))
     for scope in job.scopes:
         number = next(counter)
         spot = (job.connection, job.resource, scope.name)
@@ -464,8 +463,7 @@ def _plan_job(
             sections.append(_without_changes(section))
             continue
         inventories = {
-            key: _inventory(con, job, inputs, scope, key, made, number)
-            for key in profile.resolve
+            key: _inventory(con, job, inputs, scope, key, made, number) for key in profile.resolve
         }
         wanted = desired.build(
             con,
@@ -549,9 +547,9 @@ def _withheld(
     con: duckdb.DuckDBPyConnection, job: Job, mapped: Mapped, section: Section, problem: Unavailable
 ) -> Tally:
     """All rows of a scope that could not be listed are errors there; the other scopes go on."""
-    from dsync.desired import add_finding
+    from dsync import findings
 
-    add_finding(
+    findings.add(
         con,
         section.number,
         severity="error",
@@ -586,7 +584,7 @@ def _inventory(
     number: int,
 ) -> Inventory:
     """What a lookup joins: the listed records, and those that this plan creates."""
-    from dsync import desired
+    from dsync import lookups
 
     entry = job.profile.profile.resolve[key]
     lookup = entry.lookup or entry.lookup_many
@@ -594,7 +592,7 @@ def _inventory(
     listing = inputs.listings[spot]
     translation = Translation(_resource(job, entry.from_))
     section = made.get(spot)
-    return desired.inventory(
+    return lookups.inventory(
         con,
         f"inventory_{number}_{key}",
         resource=entry.from_,

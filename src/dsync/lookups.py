@@ -1,0 +1,244 @@
+"""Names become ids: inventories, and the joins that look names up in them.
+
+An inventory is what a listing holds and what the same plan creates. What is missing, ambiguous, or
+only differs in case is told apart.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from dsync import checks, findings
+from dsync.errors import Invalid
+from dsync.mapping import chain
+from dsync.model import REF_CLOSE, REF_OPEN
+from dsync.sql import count, literal, name, pointer
+from dsync.templates import constant, fields_of, template, text_of, whole
+from dsync.transforms import Column
+
+if TYPE_CHECKING:
+    import duckdb
+
+    from dsync.mapping import Mapped
+    from dsync.profile import Resolve
+
+# The reader's buffers are a multiple of this, for each thread.
+MAX_RECORD_BYTES = 8 << 20
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Inventory:
+    """A table to look names up in: `called` VARCHAR, `take` (any type), `made` JSON.
+
+    Neither is unique. `made` is `[resource, key]` for a record that this plan creates.
+    """
+
+    resource: str
+    relation: str
+    take: str
+    """the type of `take`"""
+
+
+def inventory(
+    con: duckdb.DuckDBPyConnection,
+    table: str,
+    *,
+    resource: str,
+    file: Path | None,
+    by: str,
+    take: str,
+    is_id: bool,
+    creates: str | None,
+    key: Sequence[str],
+) -> Inventory:
+    """What a lookup joins: the records of a listing, and those that this plan creates.
+
+    `creates` is the table of changes of the profile that writes `resource`, if one was planned
+    before. The id of a record to come is a reference, filled in when its create is done.
+    """
+    parts = []
+    if file is not None:
+        columns = ", ".join(f"{literal(field)}: 'JSON'" for field in dict.fromkeys((by, take)))
+        parts.append(
+            f"SELECT {name(by)} ->> '$' AS called, {name(take)} AS take, NULL::JSON AS made "
+            f"FROM read_json({literal(str(file))}, columns={{{columns}}}, "
+            f"format='newline_delimited', maximum_object_size={MAX_RECORD_BYTES})"
+        )
+    if creates is not None:
+        made = f"json_array({literal(resource)}, key)"
+        named = f"payload ->> {literal(pointer(by))}"
+        if by in key:
+            named = f"coalesce({named}, key[{list(key).index(by) + 1}])"
+        taken = f"payload -> {literal(pointer(take))}"
+        if is_id:
+            token = (
+                f"{literal(REF_OPEN)} || json_array({literal(resource)}, key, {literal('id')})"
+                f"::VARCHAR || {literal(REF_CLOSE)}"
+            )
+            taken = f"to_json({token})"
+        parts.append(
+            f"SELECT {named} AS called, {taken} AS take, {made} AS made FROM {creates} "
+            "WHERE action = 'create'"
+        )
+    parts = parts or ["SELECT NULL::VARCHAR AS called, NULL::JSON AS take, NULL::JSON AS made"]
+    con.execute(f"CREATE TABLE {name(table)} AS {' UNION ALL '.join(parts)}")
+    odd = count(con, f"FROM {name(table)} WHERE take IS NOT NULL AND json_type(take) <> 'VARCHAR'")
+    if odd:
+        return Inventory(resource=resource, relation=name(table), take="JSON")
+    texts = f"(SELECT called, take ->> '$' AS take, made FROM {name(table)})"
+    return Inventory(resource=resource, relation=texts, take="VARCHAR")
+
+
+def resolve(
+    con: duckdb.DuckDBPyConnection,
+    mapped: Mapped,
+    inventories: Mapping[str, Inventory],
+    section: int,
+) -> tuple[str, dict[str, Column]]:
+    """The mapped rows with all lookups done: (relation with `rid` and `_row`, its fields)."""
+    relation = f"rows_{section}"
+    names = ", ".join(f"t.{name(key)}" for key in mapped.columns)
+    base = (
+        f"SELECT t.rowid AS rid, {mapped.row} AS _row, []::JSON[] AS _needs, {names} "
+        f"FROM {mapped.table} t"
+    )
+    fields = {key: Column(f"t.{name(key)}", c.type) for key, c in mapped.columns.items()}
+    if not mapped.profile.resolve:
+        con.execute(f"CREATE VIEW {relation} AS {base}")
+        return relation, fields
+    con.execute(f"CREATE TABLE {relation}_0 AS {base}")
+    for index, (key, entry) in enumerate(mapped.profile.resolve.items()):
+        fields[key] = _look_up(
+            con, f"{relation}_{index}", f"{relation}_{index + 1}", key, entry,
+            inventories[key], fields,
+        )  # fmt: skip
+    con.execute(f"CREATE VIEW {relation} AS FROM {relation}_{len(mapped.profile.resolve)}")
+    _note_misses(con, mapped, section, relation, inventories)
+    return relation, fields
+
+
+def _look_up(
+    con: duckdb.DuckDBPyConnection,
+    before: str,
+    after: str,
+    key: str,
+    entry: Resolve,
+    inventory: Inventory,
+    fields: Mapping[str, Column],
+) -> Column:
+    """Join one inventory; adds the value and the lists of what was missing and ambiguous."""
+    lookup = entry.lookup_many or entry.lookup
+    if lookup is None:
+        raise Invalid(f"resolve.{key} has neither lookup nor lookup_many", code="DS-LINT-060")
+    using = _using(lookup.using, fields)
+    names = using.sql if entry.lookup_many else f"[{text_of(using)}]"
+    if entry.lookup_many and not using.is_list:
+        raise Invalid(
+            f"resolve.{key}: lookup_many works on a list, and {lookup.using} is {using.type}",
+            code="DS-PROFILE-005",
+            where=f"resolve.{key}",
+            hint="split the text first, or use lookup",
+        )
+    con.execute(
+        f"CREATE OR REPLACE TEMP TABLE inventory_now AS SELECT called, min(take) AS take, "
+        "min(made) AS made, count(DISTINCT take) AS n, "
+        "list(DISTINCT take::VARCHAR ORDER BY take::VARCHAR) AS all_ "
+        f"FROM {inventory.relation} WHERE called IS NOT NULL GROUP BY called"
+    )
+    con.execute(
+        "CREATE OR REPLACE TEMP TABLE inventory_case AS SELECT lower(called) AS low, "
+        "min(called) AS near FROM inventory_now GROUP BY lower(called)"
+    )
+    con.execute(
+        f"CREATE OR REPLACE TEMP TABLE found AS "
+        f"SELECT u.rid, list(i.take ORDER BY u.pos) FILTER (i.n = 1) AS vals, "
+        "list(u.one || CASE WHEN c.near IS NOT NULL THEN ' (there is ' || c.near || "
+        "': the case differs)' ELSE '' END ORDER BY u.pos) FILTER (i.n IS NULL) AS missing, "
+        "list(u.one || ' (' || array_to_string(i.all_, ', ') || ')' ORDER BY u.pos) "
+        "FILTER (i.n > 1) AS ambiguous, "
+        "list(DISTINCT i.made ORDER BY i.made) FILTER (i.made IS NOT NULL) AS made "
+        f"FROM (SELECT rid, unnest(l) AS one, generate_subscripts(l, 1) AS pos FROM "
+        f"(SELECT t.rid, ({names})::VARCHAR[] AS l FROM {before} t)) u "
+        "LEFT JOIN inventory_now i ON i.called = u.one "
+        "LEFT JOIN inventory_case c ON c.low = lower(u.one) "
+        "WHERE u.one IS NOT NULL AND u.one <> '' GROUP BY u.rid"
+    )
+    if entry.lookup_many:
+        value = Column(f"coalesce(f.vals, []::{inventory.take}[])", f"{inventory.take}[]")
+    else:
+        value = Column("f.vals[1]", inventory.take)
+    value = chain(value, entry.transform, key, None)
+    sql = value.sql
+    if entry.if_empty is not None:
+        blank = checks.empty(using)
+        sql = f"CASE WHEN {blank} THEN {constant(entry.if_empty).sql}::{value.type} ELSE {sql} END"
+    con.execute(
+        f"CREATE TABLE {after} AS SELECT t.* EXCLUDE (_needs), "
+        "list_sort(list_distinct(list_concat(t._needs, coalesce(f.made, [])))) AS _needs, "
+        f"{sql} AS {name(key)}, "
+        f"f.missing AS {name('_missing_' + key)}, f.ambiguous AS {name('_ambiguous_' + key)} "
+        f"FROM {before} t LEFT JOIN found f ON f.rid = t.rid ORDER BY t.rid"
+    )
+    return Column(f"t.{name(key)}", value.type)
+
+
+def _using(text: str, fields: Mapping[str, Column]) -> Column:
+    field = whole(text)
+    return fields[field] if field else Column(template(text, fields))
+
+
+def _note_misses(
+    con: duckdb.DuckDBPyConnection,
+    mapped: Mapped,
+    section: int,
+    relation: str,
+    inventories: Mapping[str, Inventory],
+) -> None:
+    """Ambiguous names always block; missing ones as the profile says, else they skip the row.
+
+    A precheck on the lookup, or an `on_missing`, takes the place of that default.
+    """
+    checked = {c.field for c in mapped.profile.prechecks if c.type.startswith("must_exist")}
+    join = f"FROM {relation} r JOIN {mapped.table} t ON t.rowid = r.rid"
+    for key, entry in mapped.profile.resolve.items():
+        where = f"in {entry.from_}"
+        field = used_field(entry)
+        findings.note(
+            con, mapped, section,
+            source=f"{join} WHERE len(r.{name('_ambiguous_' + key)}) > 0",
+            severity="error",
+            code="DS-REF-AMBIGUOUS",
+            message=f"{literal(f'{key}: several records {where} have the name ')} || "
+            f"array_to_string(r.{name('_ambiguous_' + key)}, ', ')",
+            field=field,
+            hint="make the name unique there, or look it up by another field",
+        )  # fmt: skip
+        if key in checked and entry.on_missing is None:
+            continue
+        findings.note(
+            con, mapped, section,
+            source=f"{join} WHERE len(r.{name('_missing_' + key)}) > 0",
+            severity=entry.on_missing or "skip",
+            code="DS-REF-MISSING",
+            message=missing_message(key, entry, "r"),
+            field=field,
+            hint=f"create it {where} first, or correct the name",
+        )  # fmt: skip
+
+
+def used_field(entry: Resolve) -> str | None:
+    """The field that a lookup starts from, whose cell is the place of its findings."""
+    lookup = entry.lookup or entry.lookup_many
+    found = fields_of(lookup.using) if lookup else []
+    return found[0] if found else None
+
+
+def missing_message(key: str, entry: Resolve, alias: str) -> str:
+    """SQL of what a lookup did not find; `alias` is the relation of `resolve`."""
+    return (
+        f"{literal(f'{key}: not found in {entry.from_}: ')} || "
+        f"array_to_string({alias}.{name('_missing_' + key)}, ', ')"
+    )

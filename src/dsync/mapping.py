@@ -1,0 +1,425 @@
+"""Source rows -> mapped rows: columns found, transformed, typed; what failed is a finding.
+
+All of it is one CREATE TABLE of nested projections, so that no row is touched by Python.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from dsync import expressions, findings, transforms
+from dsync.errors import Faults, Invalid
+from dsync.sql import count, describe, literal, name
+from dsync.templates import constant, template
+from dsync.transforms import Column
+
+if TYPE_CHECKING:
+    import duckdb
+
+    from dsync.profile import Mapping_, Profile, Step
+    from dsync.sources import SourceTable
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Mapped:
+    """Rows after mapping: the table, its fields' columns, and where each field's cells are."""
+
+    profile: Profile
+    section: int
+    table: str
+    row: str
+    """SQL of the source's row number"""
+    columns: Mapping[str, Column]
+    source: SourceTable
+    headers: Mapping[str, str]
+    """field -> header of the source column that it comes from"""
+    rows: int
+
+
+def map_rows(
+    con: duckdb.DuckDBPyConnection,
+    profile: Profile,
+    tables: Mapping[str, SourceTable],
+    *,
+    section: int,
+) -> Mapped:
+    """Map and transform all rows of the source, and note what could not be transformed.
+
+    Raises: Invalid when a column is missing, or a query or expression is not allowed.
+    """
+    source, relation, columns, row = _source(con, profile, tables)
+    layers = _map_fields(con, profile, relation, columns)
+    table = f"mapped_{section}"
+    con.execute(f"CREATE TABLE {table} AS {layers.select(relation, row)}")
+    fields, headers, faults = layers.fields, layers.headers, layers.faults
+    rows = count(con, f"FROM {table}")
+    described = {
+        key: Column(f"t.{name(key)}", type_)
+        for key, type_ in describe(con, f"FROM {table}").items()
+        if key in fields
+    }
+    mapped = Mapped(
+        profile=profile,
+        section=section,
+        table=table,
+        row="t._row" if row is not None else "t.rowid + 2",
+        columns=described,
+        source=source,
+        headers=headers,
+        rows=rows,
+    )
+    if faults:
+        _note_faults(con, mapped, faults)
+    _note_bad_cells(con, mapped)
+    _note_source_findings(con, mapped)
+    return mapped
+
+
+# --- the source -----------------------------------------------------------------------------------
+
+
+def _source(
+    con: duckdb.DuckDBPyConnection, profile: Profile, tables: Mapping[str, SourceTable]
+) -> tuple[SourceTable, str, dict[str, Column], str | None]:
+    """The rows to map: (main table, relation, header -> column, name of the row column)."""
+    main = next(iter(tables.values()))
+    physical = {
+        key: _with_blanks(con, table, profile.source.blank) for key, table in tables.items()
+    }
+    for wanted in profile.source.required:
+        _column(profile, _plain_columns(con, physical[next(iter(tables))]), wanted)
+    if profile.source.query is not None:
+        select, row = expressions.check_query(
+            profile.source.query,
+            tables=physical,
+            columns={
+                key: list(describe(con, f"FROM {name(table)}")) for key, table in physical.items()
+            },
+            optional=profile.source.optional,
+            may_lack=profile.source.xlsx.sheets if profile.source.xlsx else (),
+        )
+        relation = "source_query"
+        con.execute(f"CREATE OR REPLACE TEMP VIEW {relation} AS {select}")
+        described = describe(con, f"FROM {relation}")
+    else:
+        relation, row = name(physical[next(iter(tables))]), "_row"
+        described = describe(con, f"FROM {relation}")
+        if "_row" not in described:
+            row = None
+    columns = {
+        header: Column(f"s.{name(header)}", type_)
+        for header, type_ in described.items()
+        if header != row
+    }
+    return main, relation, columns, row
+
+
+def _with_blanks(con: duckdb.DuckDBPyConnection, table: SourceTable, words: Sequence[str]) -> str:
+    """The table itself, or a view of it in which cells with one of `words` are blank."""
+    if not words:
+        return table.name
+    low = literal([word.lower() for word in words])
+    select = [
+        f"CASE WHEN NOT list_contains({low}, lower(trim({name(header)}))) THEN {name(header)} END "
+        f"AS {name(header)}"
+        if type_ == "VARCHAR"
+        else name(header)
+        for header, type_ in describe(con, f"FROM {name(table.name)}").items()
+    ]
+    view = f"{table.name}__blanks"
+    con.execute(f"CREATE VIEW {name(view)} AS SELECT {', '.join(select)} FROM {name(table.name)}")
+    return view
+
+
+def _plain_columns(con: duckdb.DuckDBPyConnection, table: str) -> dict[str, Column]:
+    return {
+        header: Column(f"s.{name(header)}", type_)
+        for header, type_ in describe(con, f"FROM {name(table)}").items()
+    }
+
+
+def _column(
+    profile: Profile,
+    columns: Mapping[str, Column],
+    col: str | Sequence[str],
+    *,
+    optional: bool = False,
+) -> str | None:
+    """The header of the column `col`, or of the first of several; None if optional and missing."""
+    names = [col] if isinstance(col, str) else list(col)
+    for wanted in names:
+        for alias in [wanted, *profile.source.columns.get(wanted, [])]:
+            header = _find_header(columns, alias)
+            if header is not None:
+                return header
+    if optional or any(_fold(n) in map(_fold, profile.source.optional) for n in names):
+        return None
+    headers = [header for header in columns if header != "_row"]
+    near = difflib.get_close_matches(names[0], headers, n=3, cutoff=0.5)
+    there = ", ".join(near or headers[:12])
+    raise Invalid(
+        f"the source has no column {' or '.join(names)}",
+        code="DS-COL-MISSING",
+        hint=("did you mean " if near else "its columns are ") + (there or "none at all"),
+    )
+
+
+def _find_header(columns: Iterable[str], wanted: str) -> str | None:
+    """The header that is `wanted`, trimmed and without case."""
+    folded = {_fold(header): header for header in columns}
+    return folded.get(_fold(wanted))
+
+
+def _fold(header: str) -> str:
+    return " ".join(header.split()).casefold()
+
+
+# --- mapping --------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Fault:
+    """A step that may fail: the condition that it did, the value it got, what it expects."""
+
+    field: str
+    condition: str
+    value: str
+    message: str
+
+
+class _Layers:
+    """Nested projections, so that each value is computed once, however often it is used.
+
+    A column of one layer is read by its name in the layers above. Layer 0 reads the source.
+    """
+
+    def __init__(self) -> None:
+        self.fields: dict[str, Column] = {}
+        self.headers: dict[str, str] = {}
+        self.faults: list[_Fault] = []
+        self._layers: list[dict[str, str]] = [{}]
+        self._depth: dict[str, int] = {}
+
+    def hold(self, column: Column, *, after: Iterable[str] = ()) -> Column:
+        """Compute the column in a layer above those of the names `after`; it is read by a name."""
+        depth = 1 + max((self._depth[held] for held in after), default=-1)
+        while len(self._layers) <= depth:
+            self._layers.append({})
+        held = f"_v{len(self._depth)}"
+        self._layers[depth][held] = column.sql
+        self._depth[held] = depth
+        return Column(f"s.{held}", column.type)
+
+    def select(self, relation: str, row: str | None) -> str:
+        """The whole SELECT: `_row` (when the source has one), the fields, and `_faults`."""
+        query = relation
+        below: list[str] = []
+        for layer in self._layers:
+            parts = [f"s.{held}" for held in below]
+            parts += [f"{sql} AS {held}" for held, sql in layer.items()]
+            if row is not None:
+                parts.insert(0, f"s.{name(row)}" if layer is not self._layers[0]
+                             else f"s.{name(row)}::BIGINT AS {name(row)}")  # fmt: skip
+            query = f"(SELECT {', '.join(parts)} FROM {query} s)"
+            below += layer
+        out = [f"{column.sql} AS {name(key)}" for key, column in self.fields.items()]
+        if row is not None:
+            out.insert(0, f"s.{name(row)} AS _row")
+        if self.faults:
+            out.append(f"{_fault_list(self.faults)} AS _faults")
+        order = f" ORDER BY s.{name(row)}" if row is not None and row != "_row" else ""
+        return f"SELECT {', '.join(out)} FROM {query} s{order}"
+
+
+def _held(column: Column) -> list[str]:
+    """The names of held columns that a column reads."""
+    return re.findall(r"\bs\.(_v\d+)\b", column.sql)
+
+
+def _map_fields(
+    con: duckdb.DuckDBPyConnection,
+    profile: Profile,
+    relation: str,
+    columns: Mapping[str, Column],
+) -> _Layers:
+    layers = _Layers()
+    wrong: list[Invalid] = []
+    for key, mapping in profile.mapping.items():
+        try:
+            column = _start(con, profile, relation, columns, layers, key, mapping)
+            layers.fields[key] = chain(column, mapping.transform, key, layers)
+        except Invalid as fault:
+            fault.where = fault.where or f"mapping.{key}"
+            wrong.append(fault)
+            layers.fields[key] = Column("NULL::VARCHAR")
+    if len(wrong) == 1:
+        raise wrong[0]
+    if wrong:
+        raise Faults(wrong)
+    return layers
+
+
+def _start(
+    con: duckdb.DuckDBPyConnection,
+    profile: Profile,
+    relation: str,
+    columns: Mapping[str, Column],
+    layers: _Layers,
+    key: str,
+    mapping: Mapping_,
+) -> Column:
+    """The column before its transforms, held."""
+    if mapping.col is not None:
+        header = _column(profile, columns, mapping.col, optional=mapping.optional)
+        if header is None:
+            return layers.hold(Column("NULL::VARCHAR"))
+        layers.headers[key] = header
+        return layers.hold(columns[header])
+    if mapping.sql is not None:
+        sql = expressions.check_expression(mapping.sql, columns=list(columns))
+        type_ = describe(con, f"SELECT {sql} AS x FROM {relation} s")["x"]
+        return layers.hold(Column(f"({sql})", type_))
+    if mapping.expr is not None:
+        text = Column(template(mapping.expr, layers.fields))
+        return layers.hold(text, after=_held(text))
+    if mapping.zip is not None:
+        return _zip(key, mapping.zip, layers)
+    return layers.hold(constant(mapping.value))
+
+
+def chain(column: Column, steps: Sequence[str | Step], key: str, layers: _Layers | None) -> Column:
+    """The column after all its transforms; each checked step may add a fault.
+
+    Without `layers` the transforms are nested in one expression, and their faults are blanks.
+    """
+    for step in steps:
+        fn, parameters = (step, {}) if isinstance(step, str) else (step.fn, step.model_extra or {})
+        transform = transforms.CATALOGUE.get(fn)
+        if transform is None:
+            near = difflib.get_close_matches(fn, transforms.CATALOGUE, n=1)
+            raise Invalid(
+                f"there is no transform {fn}",
+                code="DS-PROFILE-002",
+                hint=f"did you mean {near[0]}?" if near else "see docs/profiles.md",
+            )
+        after = transform(column, **parameters)
+        if layers is not None and after != column:
+            after = layers.hold(after, after=_held(column))
+            if transform.checked:
+                layers.faults.append(
+                    _Fault(
+                        field=key,
+                        condition=f"{column.sql} IS NOT NULL AND {after.sql} IS NULL",
+                        value=f"left(({column.sql})::VARCHAR, 200)",
+                        message=f"{key}: not {transform.expects}",
+                    )
+                )
+        column = after
+    return column
+
+
+def _zip(key: str, parts: Mapping[str, str], layers: _Layers) -> Column:
+    """Aligned lists become a list of objects; lists of different lengths are a fault."""
+    lists = {target: layers.fields[field] for target, field in parts.items()}
+    for target, column in lists.items():
+        if not column.is_list:
+            raise Invalid(
+                f"zip works on lists, and {parts[target]} is {column.type}",
+                code="DS-PROFILE-005",
+                hint=f"make a list of {parts[target]} first, such as with split",
+            )
+    items = ", ".join(f"{literal(target)}: ({c.sql})[_i_]" for target, c in lists.items())
+    counts = [f"coalesce(len({column.sql}), 0)" for column in lists.values()]
+    uneven = " OR ".join(f"{counts[0]} <> {count}" for count in counts[1:]) or "false"
+    said = " || ', ' || ".join(
+        f"{literal(parts[target] + ' has ')} || {count}"
+        for target, count in zip(lists, counts, strict=True)
+    )
+    layers.faults.append(
+        _Fault(field=key, condition=f"({uneven})", value=said, message=f"{key}: unequal lists")
+    )
+    # The cell to look at is that of the first list.
+    first = next(iter(parts.values()))
+    if first in layers.headers:
+        layers.headers.setdefault(key, layers.headers[first])
+    struct = ", ".join(f"{name(target)} {column.item}" for target, column in lists.items())
+    made = Column(
+        f"list_transform(generate_series(1, {counts[0]}), lambda _i_: {{{items}}})",
+        f"STRUCT({struct})[]",
+    )
+    return layers.hold(made, after=[held for c in lists.values() for held in _held(c)])
+
+
+def _fault_list(faults: Sequence[_Fault]) -> str:
+    """SQL of the row's faults: NULL for a good row, which costs next to nothing."""
+    bad = " OR ".join(f"({fault.condition})" for fault in faults)
+    items = ", ".join(
+        f"CASE WHEN {fault.condition} THEN {{'f': {index}, 'v': {fault.value}}} END"
+        for index, fault in enumerate(faults)
+    )
+    return f"CASE WHEN {bad} THEN list_filter([{items}], lambda _x_: _x_ IS NOT NULL) END"
+
+
+# --- what failed ----------------------------------------------------------------------------------
+
+
+def _note_faults(con: duckdb.DuckDBPyConnection, mapped: Mapped, faults: Sequence[_Fault]) -> None:
+    for index, fault in enumerate(faults):
+        column = mapped.headers.get(fault.field)
+        findings.note(
+            con,
+            mapped,
+            mapped.section,
+            source=f"FROM (SELECT rowid, *, unnest(_faults) AS _x FROM {mapped.table} "
+            f"WHERE _faults IS NOT NULL) t WHERE t._x.f = {index}",
+            severity="error",
+            code="DS-ROW-VALUE",
+            message=f"{literal(fault.message + ': ')} || t._x.v",
+            field=fault.field,
+            hint=f"correct the cell in column {column}" if column else "correct the row",
+        )
+
+
+def _note_bad_cells(con: duckdb.DuckDBPyConnection, mapped: Mapped) -> None:
+    """Error cells and formulas never calculated, where a field uses their column."""
+    fields = {header: field for field, header in mapped.headers.items()}
+    for (row, header), message in sorted(mapped.source.bad_cells.items()):
+        field = fields.get(header)
+        if field is not None:
+            findings.note(
+                con,
+                mapped,
+                mapped.section,
+                source=f"FROM {mapped.table} t WHERE {mapped.row} = {row}",
+                severity="error",
+                code=message.partition(":")[0] if message.startswith("DS-") else "DS-ROW-CELL",
+                message=literal(
+                    f"{field}: "
+                    + (message.partition(":")[2].strip() if message.startswith("DS-") else message)
+                ),
+                field=field,
+                hint="correct the cell, let Excel calculate the sheet, and save it",
+            )
+
+
+def _note_source_findings(con: duckdb.DuckDBPyConnection, mapped: Mapped) -> None:
+    """What the source itself found: about a row, or about the whole of it."""
+    for finding in mapped.source.findings:
+        if finding.row is None:
+            findings.add(
+                con, mapped.section, severity=finding.severity, code=finding.code,
+                message=finding.message, hint=finding.hint, place=finding.place,
+            )  # fmt: skip
+        else:
+            findings.note(
+                con, mapped, mapped.section,
+                source=f"FROM {mapped.table} t WHERE {mapped.row} = {finding.row}",
+                severity=finding.severity,
+                code=finding.code,
+                message=literal(finding.message),
+                hint=finding.hint,
+            )  # fmt: skip
