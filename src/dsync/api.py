@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 from dsync import project as projects
 from dsync.errors import DsyncError, Locked, StorageFault, UsageFault
 from dsync.model import Event, Plan
-from dsync.project import Ask, Project, Target
+from dsync.project import Ask, ProfileInfo, Project, Target
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Ask",
+    "ProfileInfo",
     "Project",
     "RunInfo",
     "Stop",
@@ -41,6 +42,7 @@ __all__ = [
     "dump",
     "has_run",
     "init",
+    "list_profiles",
     "open_project",
     "plan",
     "report",
@@ -133,6 +135,11 @@ def open_project(
     Raises: Invalid.
     """
     return projects.open_project(root, config=config, log_level=log_level)
+
+
+def list_profiles(project: Project, ask: Ask) -> list[ProfileInfo]:
+    """All profiles that can be named: the project's, then those that come with dsync."""
+    return projects.list_profiles(project, ask)
 
 
 # --- plans --------------------------------------------------------------------------------------
@@ -274,7 +281,10 @@ async def _apply(
             book.plan,
             book,
             connectors=connectors,
-            systems={one.connection.name: projects.adjusted(one) for one in targets},
+            systems={
+                one.connection.name: projects.adjusted(one.system, one.connection)
+                for one in targets
+            },
             translate=projects.translations(targets),
             concurrency=ask.overrides.get("concurrency"),
             on_event=on_event,

@@ -98,6 +98,15 @@ class Project:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ProfileInfo:
+    """One profile in a list of profiles."""
+
+    name: str
+    target: str
+    file: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Target:
     """A profile, the system that it writes to, and the connection that leads there."""
 
@@ -173,6 +182,23 @@ def load_profiles(project: Project, ask: Ask) -> list[LoadedProfile]:
             hint="name one (dsync profiles lists them), or make a project: dsync init FOLDER",
         )
     return found
+
+
+def list_profiles(project: Project, ask: Ask) -> list[ProfileInfo]:
+    """All profiles that can be named: the project's, then those that come with dsync."""
+    own = _search_paths(project, ask)
+    names = [*profiles.find((), own), *profiles.find((), [profiles.shipped_folder()])]
+    return [_info(project, own, name) for name in dict.fromkeys(names)]
+
+
+def _info(project: Project, paths: Sequence[Path], name: str) -> ProfileInfo:
+    try:
+        loaded = _load(project, paths, name)
+    except Invalid as fault:
+        return ProfileInfo(name=name, target=f"error {fault.code}", file=str(fault.where or ""))
+    target = loaded.profile.target
+    resource = f"{target.system}.{target.resource}" if target else loaded.profile.resource
+    return ProfileInfo(name=name, target=resource, file=loaded.files[0])
 
 
 def targets(project: Project, ask: Ask) -> list[Target]:
@@ -429,18 +455,17 @@ async def connected(targets: Iterable[Target]) -> AsyncIterator[dict[str, Connec
         for target in targets:
             name = target.connection.name
             if name not in found:
-                found[name] = connect(target)
+                found[name] = connect(target.system, target.connection)
                 stack.push_async_callback(found[name].close)
         yield found
 
 
-def connect(target: Target) -> Rest:
-    """The connector of one target. Raises: Invalid."""
+def connect(system: LoadedSystem, connection: Connection) -> Rest:
+    """A connector. Raises: Invalid for a URL, credential or setting that is not good."""
     from dsync.connectors.rest import Rest
 
-    connection = target.connection
     return Rest(
-        adjusted(target),
+        adjusted(system, connection),
         base_url=connection.url,
         credentials=connection.secrets(),
         verify_tls=connection.verify_tls,
@@ -455,9 +480,9 @@ def connect(target: Target) -> Rest:
     )
 
 
-def adjusted(target: Target) -> System:
+def adjusted(loaded: LoadedSystem, connection: Connection) -> System:
     """The system file's facts with what the connection says of jobs."""
-    system, connection = target.system.system, target.connection
+    system = loaded.system
     changed = {
         "timeout_s": connection.job_timeout_s,
         "interval_s": connection.job_interval_s,
