@@ -350,6 +350,20 @@ def load_file(
     )
 
 
+def base_faults(path: Path) -> list[FileFault]:
+    """What is wrong with a base by itself: what it leaves out is no fault."""
+    faults: list[FileFault] = []
+    try:
+        root = _uplift(yamlfile.load(path).root, faults)
+    except Faults as several:
+        return [fault for fault in several.faults if isinstance(fault, FileFault)]
+    root.take("extends")
+    root = _finish(root, faults)
+    _, unfit = yamlfile.fit_rest(Profile, root, code="DS-PROF")
+    faults += [_recode(fault) for fault in unfit if fault.kind != "missing"]
+    return sorted(faults, key=yamlfile.order)
+
+
 def find(
     names: Sequence[str], search_paths: Sequence[Path] = (), *, shipped: bool = True
 ) -> list[str]:
