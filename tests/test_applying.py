@@ -8,7 +8,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -126,7 +126,7 @@ def _closed() -> Iterator[None]:
 class Bench:
     """A plan, its journal and a zoo; apply as often as you like."""
 
-    def __init__(self, folder: Path, lines: list[Line], zoo: Zoo, **plan: Any) -> None:
+    def __init__(self, folder: Path, lines: Iterable[Line], zoo: Zoo, **plan: Any) -> None:
         self.zoo = zoo
         self.journal = Journal.create(folder / "run", make_plan(folder, lines, **plan), run_id="r1")
         _open.append(self.journal)
@@ -250,7 +250,8 @@ def test_waves(tmp_path: Path) -> None:
         *[change("delete", f"old{n}", wave=3) for n in range(2)],
         change("delete", "oldcage", wave=4, profile="cages", resource="cages"),
     ]
-    bench = Bench(tmp_path, lines, Zoo())
+    # The order is the waves', whatever the order of the lines.
+    bench = Bench(tmp_path, reversed(lines), Zoo())
     bench.apply(system(sequential=False, concurrency=8))
     kinds = [" ".join(line.split()[:2]) for line in bench.zoo.ledger]
     assert kinds == ["create cages"] * 4 + ["create pets"] * 4 + ["delete pets"] * 2 + [
@@ -534,6 +535,22 @@ def test_stop_drains(tmp_path: Path) -> None:
     assert len(bench.zoo.ledger) == 9
 
 
+def test_stop_while_others_wait_for_their_turn(tmp_path: Path) -> None:
+    """A change that was waiting for a free call when the stop came is not begun."""
+    stop = asyncio.Event()
+
+    async def first(_job: Callable[[str], None]) -> Outcome:
+        stop.set()
+        return ACKED
+
+    lines = [change("create", f"{name}{n}", scope=name) for name in "ab" for n in range(4)]
+    zoo = Zoo(dict.fromkeys((line["key"][0] for line in lines), first))
+    bench = Bench(tmp_path, lines, zoo, scopes=[Scope(name="a"), Scope(name="b")])
+    run = bench.apply(system(sequential=False, concurrency=2), stop=stop)
+    assert (run.exit_code, run.pending) == (3, 6)
+    assert len(zoo.ledger) == 2
+
+
 def test_stop_after_the_last_call(tmp_path: Path) -> None:
     """A stop that finds nothing left to stop is no stop."""
     stop = asyncio.Event()
@@ -560,7 +577,7 @@ def test_cancel_keeps_what_is_known(tmp_path: Path) -> None:
 
     async def cancelled() -> None:
         task = asyncio.create_task(bench.start())
-        await reached.wait()
+        await asyncio.wait_for(reached.wait(), 10)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task

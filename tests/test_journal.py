@@ -316,23 +316,25 @@ def test_kill_between_intent_and_outcome(tmp_path: Path, plan: Plan) -> None:
 @pytest.mark.integration
 @pytest.mark.skipif(os.name == "nt", reason="limits of file size are POSIX")
 def test_full_disk(tmp_path: Path, plan: Plan) -> None:
-    """When the disk takes no more, append says so, each time, and what it took before is kept."""
+    """A journal that has failed once takes no more, even if the disk would; what it has is kept."""
     save_plan(plan, tmp_path / "a.plan")
     code = """
 import resource
 from dsync.errors import StorageFault
-resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, 200_000))
+hard = resource.getrlimit(resource.RLIMIT_FSIZE)[1]
+resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, hard))
 count = 0
 try:
     while True:
         journal.append(Record.intent(f"op{count}", 1))
         count += 1
 except StorageFault as fault:
-    print(count, fault.code, fault.exit_code)
+    print(count, fault.code, fault.exit_code, flush=True)
+resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))
 try:
     journal.append(Record.intent("never", 1))
 except StorageFault:
-    print("still")
+    print("still", flush=True)
 os.kill(os.getpid(), signal.SIGKILL)
 """
     child = _child(code, tmp_path / "a.plan", tmp_path / "run")
