@@ -125,6 +125,12 @@ def test_finding_of_no_profile(plan: Plan) -> None:
     assert "a note" in shown(tallied, "markdown")
 
 
+def test_create_shows_its_payload(tmp_path: Path) -> None:
+    """A create shows what is sent, also where planning has not repeated it as `after`."""
+    plan = make_plan(tmp_path, [change("create", "ant", payload={"legs": 6}, after=None)])
+    assert "  + ant\n      legs: 6\n" in shown(plan)
+
+
 def test_empty_plan_as_text(tmp_path: Path) -> None:
     """An empty plan says that there is nothing to do."""
     plan = make_plan(tmp_path, [finding("warn", "DS-A", 3)], unchanged=3)

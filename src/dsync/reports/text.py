@@ -107,7 +107,7 @@ def change_lines(change: Change) -> Iterator[str]:
     """One line a field: of a create its value, of an update how it changes."""
     before, after = change.before or {}, change.after or {}
     if change.action == "create":
-        for name, value in after.items():
+        for name, value in (after or change.payload or {}).items():
             yield f"{name}: {_cut(value_text(value))}"
     elif change.action == "update":
         for name in change.fields:
