@@ -26,10 +26,9 @@ from dsync.model import Event, Plan
 from dsync.project import Ask, ProfileInfo, Project, Target
 
 if TYPE_CHECKING:
-    from pydantic import BaseModel
-
     from dsync.connectors import Page
     from dsync.journal import Journal
+    from dsync.lint import Diagnostic
     from dsync.reports import RowResult, RunResult
 
 __all__ = [
@@ -38,6 +37,7 @@ __all__ = [
     "Project",
     "RunInfo",
     "Stop",
+    "Validated",
     "apply",
     "dump",
     "has_run",
@@ -52,6 +52,7 @@ __all__ = [
     "save",
     "schemas",
     "show",
+    "validate",
 ]
 
 Listen = Callable[[Event], None]
@@ -112,18 +113,14 @@ def init(folder: Path, *, example: str | None = None) -> list[Path]:
 
 
 def schemas() -> dict[str, dict[str, Any]]:
-    """The JSON Schemas of our YAML files: profile, system, config."""
-    from dsync.config import Settings
-    from dsync.profile import Profile
-    from dsync.system import System
+    """The JSON Schemas of our YAML files: profile, system, config, tenants."""
+    from dsync import lint
 
-    models: dict[str, type[BaseModel]] = {"profile": Profile, "system": System, "config": Settings}
     return {
-        name: {
-            "$schema": "https://json-schema.org/draft/2020-12/schema",
-            **model.model_json_schema(by_alias=True),
-        }
-        for name, model in models.items()
+        "profile": lint.schema("profile"),
+        "system": lint.schema("system"),
+        "config": lint.schema("config"),
+        "tenants": lint.schema("tenants"),
     }
 
 
@@ -135,6 +132,44 @@ def open_project(
     Raises: Invalid.
     """
     return projects.open_project(root, config=config, log_level=log_level)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Validated:
+    """What there is to say about so many files."""
+
+    files: int
+    diagnostics: Sequence[Diagnostic]
+
+
+def validate(
+    project: Project,
+    ask: Ask,
+    *,
+    strict: bool = False,
+    inventories: Path | None = None,
+    allow_transforms: Sequence[str] = (),
+    max_depth: int | None = None,
+    no_defaults: bool = False,
+) -> Validated:
+    """Check the YAML files of the names asked for, or of the whole project.
+
+    Raises: Invalid for a name that means nothing.
+    """
+    from dsync import lint, profile
+
+    paths = projects.yaml_files(project, ask)
+    found = lint.lint(
+        paths,
+        strict=strict,
+        inventories=None if inventories is None else lint.read_inventories(inventories),
+        allow_transforms=allow_transforms,
+        max_depth=max_depth or profile.MAX_DEPTH,
+        no_defaults=no_defaults,
+        search_paths=projects.search_paths(project, ask),
+        system_paths=project.config.settings.systems.search_paths,
+    )
+    return Validated(files=len(paths), diagnostics=found)
 
 
 def list_profiles(project: Project, ask: Ask) -> list[ProfileInfo]:

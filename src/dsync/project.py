@@ -17,11 +17,11 @@ from dsync import profile as profiles
 from dsync import secrets
 from dsync import system as systems_
 from dsync.config import Config, Connection
-from dsync.errors import Faults, Invalid, Stale, StorageFault, UsageFault
+from dsync.errors import Faults, Invalid, Place, Stale, StorageFault, UsageFault
 from dsync.model import Plan, Scope
 from dsync.profile import LoadedProfile
 from dsync.system import LoadedSystem, Resource, System
-from dsync.yamlfile import Document
+from dsync.yamlfile import Document, locate
 
 if TYPE_CHECKING:
     from dsync.applying import Translate
@@ -164,7 +164,7 @@ def load_profiles(project: Project, ask: Ask) -> list[LoadedProfile]:
 
     Raises: Faults of all of them at once; Invalid for a name that means nothing.
     """
-    paths = _search_paths(project, ask)
+    paths = search_paths(project, ask)
     found: list[LoadedProfile] = []
     faults: list[Invalid] = []
     for name in profiles.find(ask.names, paths):
@@ -186,7 +186,7 @@ def load_profiles(project: Project, ask: Ask) -> list[LoadedProfile]:
 
 def list_profiles(project: Project, ask: Ask) -> list[ProfileInfo]:
     """All profiles that can be named: the project's, then those that come with dsync."""
-    own = _search_paths(project, ask)
+    own = search_paths(project, ask)
     names = [*profiles.find((), own), *profiles.find((), [profiles.shipped_folder()])]
     return [_info(project, own, name) for name in dict.fromkeys(names)]
 
@@ -224,8 +224,42 @@ def targets(project: Project, ask: Ask) -> list[Target]:
     ]
 
 
-def _search_paths(project: Project, ask: Ask) -> list[Path]:
+def search_paths(project: Project, ask: Ask) -> list[Path]:
+    """Where profiles are looked for, before the shipped ones."""
     return [*ask.search_paths, *project.config.settings.profiles.search_paths]
+
+
+def yaml_files(project: Project, ask: Ask) -> list[Path]:
+    """The YAML files of the names asked for (profiles, folders of them, or files), or of all.
+
+    Raises: Invalid for a name that means nothing.
+    """
+    if ask.names:
+        return [path for name in ask.names for path in _files_of(project, ask, name)]
+    settings = project.config.settings
+    folders = [*search_paths(project, ask), *settings.systems.search_paths]
+    tenants = [entry.scopes for entry in settings.connections.values()]
+    found = [project.root / configuration.FILE, *(one for one in tenants if isinstance(one, Path))]
+    for folder in folders:
+        found += [path for path in sorted(folder.rglob("*.y*ml")) if path.suffix in _YAML]
+    return [path for path in dict.fromkeys(found) if path.is_file()]
+
+
+_YAML = (".yml", ".yaml")
+
+
+def _files_of(project: Project, ask: Ask, name: str) -> list[Path]:
+    path = Path(name)
+    if path.suffix in _YAML or (path.is_dir() and "/" in name):
+        return sorted(path.rglob("*.y*ml")) if path.is_dir() else [path]
+    folders = [*search_paths(project, ask), profiles.shipped_folder()]
+    return [_file_of(one, folders) for one in profiles.find([name], search_paths(project, ask))]
+
+
+def _file_of(name: str, folders: Sequence[Path]) -> Path:
+    where = Place(file=name)
+    located = (locate(name, folder, code="DS-PROF", where=where) for folder in folders)
+    return next(path for path in located if path is not None)
 
 
 def _load(project: Project, paths: Sequence[Path], name: str) -> LoadedProfile:
@@ -257,7 +291,7 @@ def _inline(project: Project, ask: Ask, loaded: Sequence[LoadedProfile]) -> Load
     for name in dict.fromkeys(r.from_ for one in own for r in one.profile.resolve.values()):
         if name not in known:
             with contextlib.suppress(Invalid):
-                other = _load(project, _search_paths(project, ask), name)
+                other = _load(project, search_paths(project, ask), name)
                 if other.profile.endpoint is not None:
                     own.append(other)
     parts = [profiles.from_endpoint(one.profile, name=INLINE) for one in own]

@@ -33,7 +33,7 @@ def create(
 ) -> list[Path]:
     """Make a project in `folder`, which may exist when it is empty; returns its files, relative.
 
-    `schemas` are the JSON Schemas of profile, system and config; they are written beside, and the
+    `schemas` are the JSON Schemas by kind of file; they are written beside, and the
     first line of each YAML file names its schema, so that editors help.
 
     Raises: Invalid when the folder holds something or the example is unknown; StorageFault.
@@ -100,8 +100,9 @@ def _kind(path: Path) -> str | None:
     match path.parts:
         case ("directorsync.yml" | "directorsync.yaml",):
             return "config"
-        # A base of profiles holds a part of one, which the schema of a whole one would refuse.
-        case ("profiles", *_, name) if not name.startswith("_"):
+        case ("tenants.yml" | "tenants.yaml",):
+            return "tenants"
+        case ("profiles", *_):
             return "profile"
         case ("systems", _):
             return "system"

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from dsync.api import Ask, Project
     from dsync.emulators import Emulator
 
-SHOWN = 3
+SHOWN = 2
 
 
 @click.command("demo")
@@ -39,7 +39,13 @@ def command(*, folder: Path | None) -> int:
 
 
 def _walk(project: Project, ask: Ask, emulator: Emulator) -> int:
-    from dsync import api, reports
+    from dsync import api, lint, reports
+
+    say("\n$ dsync validate")
+    checked = api.validate(project, ask)
+    say(lint.text(checked.diagnostics) or f"ok: {checked.files} files")
+    if lint.failed(checked.diagnostics):
+        return _wrong("the example does not validate")
 
     say("\n$ dsync plan")
     with api.plan(project, ask) as plan, results() as stream:

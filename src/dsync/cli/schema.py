@@ -10,7 +10,7 @@ from dsync.cli.terminal import say
 
 
 @click.command("schema")
-@click.argument("kind", type=click.Choice(["profile", "system", "config"]))
+@click.argument("kind", type=click.Choice(["profile", "system", "config", "tenants"]))
 def command(kind: str) -> int:
     """Print the JSON Schema of profiles, system files or configuration."""
     from dsync import api
