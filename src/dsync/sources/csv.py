@@ -19,9 +19,9 @@ import io
 import re
 import shutil
 import tempfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
@@ -31,6 +31,7 @@ from dsync.errors import Faults, Invalid, Place
 from dsync.profile import CsvSource
 from dsync.sources import Header, ReadLimits, SourceTable
 from dsync.sources._file import SourceFile, escaped, opened
+from dsync.sources._records import CHUNK, LINE_END, Broken, Scanner, numbered
 from dsync.sources._table import (
     check_headers,
     clean_header,
@@ -45,7 +46,6 @@ if TYPE_CHECKING:
     from dsync.model import Finding
 
 _DELIMITERS = {",": "comma", ";": "semicolon", "\t": "tab", "|": "bar"}
-_CHUNK = 1 << 20
 _SNIFF_BYTES = 256 << 10
 _SNIFF_RECORDS = 50
 _MANY_FAULTS = 20
@@ -218,7 +218,7 @@ def _transcode(source: SourceFile, encoding: str, copy: Path) -> None:
     offset, line, more = 0, 1, True
     with copy.open("w", encoding="utf-8", newline="") as out:
         while more:
-            chunk = source.pread(offset, _CHUNK)
+            chunk = source.pread(offset, CHUNK)
             more = bool(chunk)
             try:
                 text = decoder.decode(chunk, not more)
@@ -226,7 +226,7 @@ def _transcode(source: SourceFile, encoding: str, copy: Path) -> None:
                 # A decoder keeps the bytes of a half character from the chunk before.
                 at = offset + error.start - (len(error.object) - len(chunk))
                 bad = error.object[error.start]
-                line += len(_LINE_END.findall(error.object[: error.start]))
+                line += len(LINE_END.findall(error.object[: error.start]))
                 raise _encoding_fault(source, encoding, at, bad, line=line) from None
             if "\0" in text:
                 line += text[: text.index("\0")].count("\n")
@@ -234,9 +234,6 @@ def _transcode(source: SourceFile, encoding: str, copy: Path) -> None:
             line += text.count("\n")
             out.write(text)
             offset += len(chunk)
-
-
-_LINE_END = re.compile(rb"\r\n?|\n")
 
 
 def _nul_fault(source: SourceFile, row: int | None, line: int | None = None) -> Invalid:
@@ -268,7 +265,7 @@ def _utf8_fault(
     with text.open() as stream:
         offset = text.start
         while True:
-            chunk = stream.read(_CHUNK)
+            chunk = stream.read(CHUNK)
             try:
                 decoder.decode(chunk, not chunk)
             except UnicodeDecodeError as error:
@@ -285,11 +282,11 @@ def _row_at(text: _Text, offset: int, delimiter: str, quote: str, limits: ReadLi
     found = 1
     with text.open() as stream:
         try:
-            for row, record in _numbered(_Scanner(stream, delimiter, quote, limits.field_bytes)):
+            for row, record in numbered(Scanner(stream, delimiter, quote, limits.field_bytes)):
                 if text.start + record.offset > offset:
                     break
                 found = row
-        except _Broken:
+        except Broken:
             pass
     return found
 
@@ -313,10 +310,10 @@ def _shape(text: _Text, spec: CsvSource, source: SourceFile, limits: ReadLimits)
         head = stream.read(_SNIFF_BYTES)
     delimiter = _delimiter(head, spec, source, limits)
     with text.open() as stream:
-        scanner = _Scanner(stream, delimiter, spec.quote, limits.header_bytes)
+        scanner = Scanner(stream, delimiter, spec.quote, limits.header_bytes)
         try:
             first = next((r for r in scanner if any(cell.strip() for cell in r.cells)), None)
-        except _Broken as broken:
+        except Broken as broken:
             raise _broken_fault(source, broken, 1, limits.header_bytes) from None
     if first is None:
         raise source.fault("SRC-EMPTY", "nothing but blank lines", "give a header and rows")
@@ -372,13 +369,14 @@ def _try(head: bytes, delimiter: str, quote: str, limits: ReadLimits) -> tuple[b
     """(all of the first records are as wide as the header, columns of the header)."""
     widths: list[int] = []
     try:
-        for record in _Scanner(io.BytesIO(head), delimiter, quote, limits.header_bytes):
+        for record in Scanner(io.BytesIO(head), delimiter, quote, limits.header_bytes):
             if record.cells:
                 widths.append(len(record.cells))
             if len(widths) > _SNIFF_RECORDS:
                 break
-    except _Broken:
-        pass
+    except Broken:
+        if not widths:  # the header's own quote is never closed: count without it
+            widths = [LINE_END.split(head.lstrip(), 1)[0].count(delimiter.encode()) + 1]
     if len(head) == _SNIFF_BYTES and len(widths) > 1:
         widths.pop()
     columns = widths[0] if widths else 0
@@ -406,7 +404,7 @@ def _load(
                 body = Path(folder) / "rows.csv"
                 with text.open() as stream, body.open("wb") as out:
                     stream.seek(text.start + shape.header_end)
-                    shutil.copyfileobj(stream, out, _CHUNK)
+                    shutil.copyfileobj(stream, out, CHUNK)
                 _load_fast(con, storage, body, shape, skip=0)
     except (duckdb.InvalidInputException, duckdb.ConversionException):
         run(con, f"DROP TABLE IF EXISTS {identifier(storage)}")
@@ -443,9 +441,9 @@ def _load_exactly(
     faults: list[Invalid] = []
     row = 1
     with text.open() as stream:
-        scanner = _Scanner(stream, shape.delimiter, shape.quote, limits.field_bytes)
+        scanner = Scanner(stream, shape.delimiter, shape.quote, limits.field_bytes)
         try:
-            for row, record in _numbered(scanner, shape.width):
+            for row, record in numbered(scanner, shape.width):
                 if row == 1:
                     continue
                 cells = record.cells
@@ -460,7 +458,7 @@ def _load_exactly(
                     batch.clear()
         except UnicodeDecodeError:
             faults.append(_utf8_fault(text, source, shape.delimiter, shape.quote, limits))
-        except _Broken as broken:
+        except Broken as broken:
             faults.append(_broken_fault(source, broken, row + 1, limits.field_bytes))
     if faults:
         raise faults[0] if len(faults) == 1 else Faults(faults)
@@ -518,7 +516,7 @@ def _width_fault(source: SourceFile, shape: _Shape, row: int, cells: Sequence[by
     )
 
 
-def _broken_fault(source: SourceFile, broken: _Broken, row: int, limit: int) -> Invalid:
+def _broken_fault(source: SourceFile, broken: Broken, row: int, limit: int) -> Invalid:
     if broken.too_long:
         return source.fault(
             "CSV-FIELD",
@@ -533,122 +531,3 @@ def _broken_fault(source: SourceFile, broken: _Broken, row: int, limit: int) -> 
         row=row,
         line=broken.line,
     )
-
-
-# --- the scanner --------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Record:
-    """Cells as bytes, quotes undone; none for an empty line. Offsets are from the text's start."""
-
-    cells: list[bytes]
-    offset: int
-    end: int
-    line: int
-    lines: int
-
-
-class _Broken(Exception):
-    """A record that cannot be cut into cells; the opening quote is in `line`."""
-
-    def __init__(self, line: int, *, too_long: bool = False) -> None:
-        super().__init__(line)
-        self.line = line
-        self.too_long = too_long
-
-
-def _numbered(records: Iterable[_Record], width: int = 2) -> Iterator[tuple[int, _Record]]:
-    """(row, record) from the header on; an empty line is a record if there is one column only."""
-    row = 0
-    for record in records:
-        if row == 0:
-            row = int(any(cell.strip() for cell in record.cells))
-            if row:
-                yield 1, record
-        elif record.cells:
-            row += 1
-            yield row, record
-        elif width == 1:
-            row += 1
-            yield row, replace(record, cells=[b""])
-
-
-class _Scanner:
-    """The records of a CSV as RFC 4180 means them, with any line ends, as DuckDB reads them.
-
-    One blank before an opening quote, and blanks after a closing one, do not belong to the cell.
-    """
-
-    def __init__(self, stream: BinaryIO, delimiter: str, quote: str, limit: int) -> None:
-        self._stream = stream
-        self._limit = limit
-        self._delimiter = delimiter.encode()
-        self._quote = quote.encode()
-        q, d = re.escape(self._quote), re.escape(self._delimiter)
-        end = rb"(?:(" + d + rb")|\r\n|\n|\r|\Z)"
-        self._field = re.compile(
-            rb" ?" + q + rb"((?:[^" + q + rb"]++|" + q + q + rb")*+)" + q + rb" *" + end
-            + rb"|(?! ?" + q + rb")([^" + d + rb"\r\n]*+)" + end
-        )  # fmt: skip
-
-    def __iter__(self) -> Iterator[_Record]:
-        buffer, at, base, line, ended = b"", 0, 0, 1, False
-        while True:
-            taken = self._take(buffer, at, line, ended)
-            if taken is None:
-                rest = len(buffer) - at
-                chunk = self._stream.read(max(_CHUNK, rest))
-                buffer, base, at = buffer[at:] + chunk, base + at, 0
-                ended = not chunk
-                continue
-            cells, end, lines = taken
-            if end == at:
-                return
-            yield _Record(cells=cells, offset=base + at, end=base + end, line=line, lines=lines)
-            at, line = end, line + lines
-
-    def _take(
-        self, buffer: bytes, at: int, line: int, ended: bool
-    ) -> tuple[list[bytes], int, int] | None:
-        """(cells, end, physical lines) of the record at `at`; None: more bytes are needed."""
-        found = _LINE_END.search(buffer, at)
-        if not ended and (found is None or found.end() == len(buffer)):
-            self._check_size(len(buffer) - at, line)
-            return None
-        stop, end = found.span() if found else (len(buffer), len(buffer))
-        text = buffer[at:stop]
-        if self._quote in text:
-            return self._take_quoted(buffer, at, line, ended)
-        cells = text.split(self._delimiter) if text else []
-        if len(text) > self._limit:
-            self._check_size(max(map(len, cells)), line)
-        return cells, end, 1
-
-    def _take_quoted(
-        self, buffer: bytes, at: int, line: int, ended: bool
-    ) -> tuple[list[bytes], int, int] | None:
-        cells: list[bytes] = []
-        start = at
-        while True:
-            match = self._field.match(buffer, at)
-            if match is None or (match.end() == len(buffer) and not ended):
-                opening = line + len(_LINE_END.findall(buffer[start:at]))
-                self._check_size(len(buffer) - at, opening)
-                if not ended:
-                    return None
-                raise _Broken(opening)
-            quoted, more, plain, more_plain = match.groups()
-            cell = plain if quoted is None else quoted
-            if quoted and self._quote in quoted:
-                cell = quoted.replace(self._quote * 2, self._quote)
-            self._check_size(len(cell), line)
-            cells.append(cell)
-            at = match.end()
-            if more is None and more_plain is None:
-                inside = buffer[start:at].rstrip(b"\r\n")
-                return cells, at, 1 + len(_LINE_END.findall(inside))
-
-    def _check_size(self, size: int, line: int) -> None:
-        if size > self._limit:
-            raise _Broken(line, too_long=True)

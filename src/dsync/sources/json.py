@@ -409,12 +409,7 @@ def _lines(source: SourceFile, limits: ReadLimits) -> Iterator[Any]:
         for number, data in enumerate(stream, 1):
             data = data.removeprefix(b"\xef\xbb\xbf") if number == 1 else data
             if len(data) > limits.json_object_bytes:
-                raise source.fault(
-                    "JSON-LIMIT",
-                    f"a record of more than {limits.json_object_bytes} bytes",
-                    "check that there is one object a line",
-                    line=number,
-                )
+                raise _size_fault(source, limits, line=number)
             if not data.strip():
                 continue
             row += 1
@@ -475,6 +470,8 @@ def _copy(records: Iterator[Any], source: SourceFile, limits: ReadLimits) -> Ite
                         "write the character as UTF-8",
                         row=row,
                     ) from None
+                if len(line) > limits.json_object_bytes:
+                    raise _size_fault(source, limits, row=row)
                 out.write(line + "\n")
         yield path
 
@@ -513,6 +510,18 @@ def _shape_fault(source: SourceFile, row: int, value: Any, line: int | None = No
         "JSON-SHAPE",
         f"record {row} is a {_kind(value)}, not an object",
         "give a list of objects",
+        row=row,
+        line=line,
+    )
+
+
+def _size_fault(
+    source: SourceFile, limits: ReadLimits, *, row: int | None = None, line: int | None = None
+) -> Invalid:
+    return source.fault(
+        "JSON-LIMIT",
+        f"a record of more than {limits.json_object_bytes} bytes",
+        "check that there is one object a line, or one a record",
         row=row,
         line=line,
     )

@@ -87,8 +87,8 @@ def read_sheets(
     with opened(file, shown) as source:
         package = Package(source, limits)
         digest = source.finish()
+        parts = _choose(package, spec)
         try:
-            parts = _choose(package, spec)
             for key, part in parts.items():
                 table_name = f"{name}__{key}"
                 if part is None:
@@ -97,7 +97,7 @@ def read_sheets(
                     row = spec.header_row if not tables else 1
                     tables[key] = _read_sheet(con, table_name, row, package, part, digest)
         except BaseException:
-            for key in spec.sheets.keys() | tables.keys():
+            for key in parts:
                 run(con, f"DROP TABLE IF EXISTS {identifier(f'{name}__{key}')}")
             raise
     return tables
