@@ -14,15 +14,16 @@ in the shape that is written.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from dsync import checks, findings
+from dsync import checks, findings, normalisers
 from dsync.desired import Desired
 from dsync.lookups import MAX_RECORD_BYTES
-from dsync.sql import count, literal, name
+from dsync.normalisers import Field
+from dsync.sql import count, describe, literal, name
 from dsync.transforms import Column
 
 if TYPE_CHECKING:
@@ -71,45 +72,20 @@ class Existing:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Spool:
+    """Where both sides are spooled to, and into how many buckets of key hashes."""
+
+    folder: Path
+    buckets: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Compared:
     """The table of changes, and how many of each."""
 
     table: str
     existing: int
     counts: Mapping[str, int] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Field:
-    """One payload field on both sides: SQL of what is compared, what is shown, what is sent."""
-
-    name: str
-    index: int
-    column: Column
-    desired: str
-    existing: str
-    unread: str
-    """SQL: the existing value is there, but not of the desired type"""
-    alike: str
-    """SQL: equal all the same, though their forms differ (`1.0` and `1`)"""
-    raw: str
-    """the type in which the existing value is read"""
-    shown: str
-    """SQL of the existing value as JSON"""
-    condition: str
-    """SQL: is it compared at all in this row?"""
-
-    @property
-    def always(self) -> bool:
-        return self.condition == "true"
-
-    @property
-    def differs(self) -> str:
-        """SQL: the values differ."""
-        same = f"({self.desired} IS NOT DISTINCT FROM {self.existing} AND NOT ({self.unread}))"
-        if self.alike != "false":
-            same = f"({same} OR coalesce({self.alike}, false))"
-        return f"NOT {same}" if self.always else f"({self.condition} AND NOT {same})"
 
 
 def compare(
@@ -120,22 +96,39 @@ def compare(
     diff: Diff,
     abilities: Abilities,
     omit_empty: Sequence[str] = (),
+    spool: Spool | None = None,
 ) -> Compared:
-    """All changes of one profile in one scope."""
+    """All changes of one profile in one scope.
+
+    With a `spool` the work is cut into buckets of keys, decided one by one: the same changes, in
+    memory that does not grow with the number of records.
+    """
     section = desired.section
-    fields = _fields(con, desired, diff, abilities, frozenset(omit_empty))
-    matched = _match(con, desired, existing, fields, abilities)
+    fields = normalisers.fields(
+        con,
+        desired,
+        diff,
+        ignored=abilities.write_only,
+        unknown_if_absent=abilities.unknown_if_absent,
+        omit_empty=frozenset(omit_empty),
+    )
     table = f"changes_{section}"
     con.execute(
         f"CREATE TABLE {table} (ord BIGINT, action VARCHAR, rid BIGINT, _row BIGINT, "
         "key VARCHAR[], id JSON, fields VARCHAR[], needs JSON[], before JSON, after JSON, "
         "payload JSON)"
     )
-    _note_twins(con, desired, matched)
-    _updates(con, desired, matched, table, fields, abilities, omit_empty)
-    _creates(con, desired, matched, table, abilities, omit_empty)
-    if "delete" in abilities.allowed:
-        _deletes(con, desired, matched, table, fields, abilities, existing)
+    deletes = "delete" in abilities.allowed and _may_prune(con, desired, abilities)
+    records = 0
+    for part, source in _buckets(con, desired, existing, fields, abilities, spool):
+        matched = _match(con, part, source, fields, abilities)
+        _note_twins(con, part, matched)
+        _updates(con, part, matched, table, fields, abilities, omit_empty)
+        _creates(con, part, matched, table, abilities, omit_empty)
+        if deletes:
+            _deletes(con, matched, table, fields)
+        records += count(con, f"FROM {matched}")
+        con.execute(f"DROP TABLE {matched}")
     _select(con, desired, table, abilities)
     counts = dict.fromkeys(("create", "update", "delete"), 0)
     counts |= dict(con.execute(f"SELECT action, count(*) FROM {table} GROUP BY action").fetchall())
@@ -144,204 +137,7 @@ def compare(
     counts["unchanged"] = (
         rows - counts["create"] - counts["update"] - counts["skip"] - counts["error"]
     )
-    return Compared(table=table, existing=count(con, f"FROM {matched}"), counts=counts)
-
-
-# --- one comparable form --------------------------------------------------------------------------
-
-
-def _fields(
-    con: duckdb.DuckDBPyConnection,
-    desired: Desired,
-    diff: Diff,
-    abilities: Abilities,
-    omit_empty: frozenset[str],
-) -> list[_Field]:
-    result = []
-    for index, (key, column) in enumerate(desired.payload.items()):
-        if key in diff.ignore_fields or key in abilities.write_only:
-            continue
-        d = Column(f"d.p{index}", column.type)
-        raw = f"e.f{index}"
-        mine, theirs, alike, raw_type, shown = _comparable(con, desired, d, raw)
-        unread = "false" if theirs == raw else f"({raw} IS NOT NULL AND {theirs} IS NULL)"
-        normal = [_normalise(key, sql, d, diff) for sql in (mine, theirs)]
-        conditions = []
-        if key in omit_empty:
-            conditions.append(f"NOT ({checks.empty(d)})")
-        if key in abilities.unknown_if_absent:
-            conditions.append(f"{raw} IS NOT NULL")
-        result.append(
-            _Field(
-                name=key,
-                index=index,
-                column=d,
-                desired=normal[0],
-                existing=normal[1],
-                unread=unread,
-                alike=alike,
-                raw=raw_type,
-                shown=shown,
-                condition=" AND ".join(conditions) or "true",
-            )
-        )
-    return result
-
-
-def _comparable(
-    con: duckdb.DuckDBPyConnection, desired: Desired, d: Column, raw: str
-) -> tuple[str, str, str, str, str]:
-    """SQL of both sides in one type: (desired, existing, alike, type to read, JSON to show).
-
-    Scalars are compared as texts, as the API may give `90` or `"90"`; what looks different as a
-    text may still be `alike` as a number or a time.
-    """
-    number = f"try_cast({raw} AS DECIMAL(38, 9))"
-    as_text = f"to_json({raw})"
-    as_number = f"CASE WHEN {number} IS NULL THEN to_json({raw}) ELSE {raw}::JSON END"
-    kind = d.type.partition("(")[0]
-    if d.type == "VARCHAR":
-        return d.sql, raw, "false", "VARCHAR", as_text
-    if kind in _INTEGERS:
-        return f"{d.sql}::VARCHAR", raw, f"{number} = {d.sql}", "VARCHAR", as_number
-    if kind in ("DOUBLE", "FLOAT", "DECIMAL"):
-        return (
-            f"{d.sql}::DOUBLE", f"try_cast({raw} AS DOUBLE)", "false", "VARCHAR", as_number,
-        )  # fmt: skip
-    if kind == "BOOLEAN":
-        shown = f"CASE WHEN {raw} IN ('true', 'false') THEN {raw}::JSON ELSE to_json({raw}) END"
-        return f"{d.sql}::VARCHAR", raw, f"lower({raw}) = {d.sql}::VARCHAR", "VARCHAR", shown
-    if kind in ("DATE", "TIMESTAMP", "TIMESTAMP WITH TIME ZONE"):
-        alike = f"try_cast({raw} AS TIMESTAMP) = {d.sql}::TIMESTAMP"
-        return f"{d.sql}::VARCHAR", raw, alike, "VARCHAR", as_text
-    if d.type == "JSON[]":
-        theirs = f"""from_json({raw}, '["JSON"]')::VARCHAR[]"""
-        return f"{d.sql}::VARCHAR[]", theirs, "false", "JSON", raw
-    if d.type == "JSON":
-        shape = _shape_of_json(con, desired, d)
-        both = [f"from_json({sql}, {literal(shape)})" for sql in (d.sql, raw)]
-        return both[0], both[1], "false", "JSON", raw
-    shape, type_ = _shape_of_type(d.type)
-    return f"{d.sql}::{type_}", f"from_json({raw}, {literal(shape)})", "false", "JSON", raw
-
-
-_INTEGERS = frozenset(
-    "TINYINT SMALLINT INTEGER BIGINT HUGEINT UTINYINT USMALLINT UINTEGER UBIGINT UHUGEINT".split()
-)
-
-
-def _normalise(key: str, sql: str, column: Column, diff: Diff) -> str:
-    """SQL of a side after the normalisers that the profile names for the field."""
-    text = column.type == "VARCHAR"
-    is_list = column.is_list or column.type == "JSON"
-    if key in diff.trim and text:
-        sql = f"trim({sql})"
-    if key in diff.caseless:
-        sql = (
-            f"list_transform({sql}, lambda _x_: lower(_x_))" if column.is_list else f"lower({sql})"
-        )
-    if key in diff.number and text:
-        sql = f"coalesce(try_cast({sql} AS DOUBLE)::VARCHAR, {sql})"
-    if key in diff.csv_as_sets and text:
-        parts = f"list_transform(string_split({sql}, ','), lambda _x_: trim(_x_))"
-        sql = f"array_to_string(list_sort(list_distinct({parts})), ',')"
-    if key in diff.list_as_sets and is_list:
-        sql = f"list_sort(list_distinct({sql}))"
-    elif key in diff.unordered and is_list:
-        sql = f"list_sort({sql})"
-    if key in diff.empty_is_null:
-        if text:
-            sql = f"nullif({sql}, '')"
-        elif is_list:
-            sql = f"CASE WHEN len({sql}) > 0 THEN {sql} END"
-    if key in diff.default:
-        value = diff.default[key]
-        value = str(value).lower() if isinstance(value, bool) else value
-        sql = f"coalesce({sql}, {literal(value)})"
-    return sql
-
-
-def _shape_of_type(type_: str) -> tuple[str, str]:
-    """A nested DuckDB type with all its leaves as texts: (as a shape for from_json, as a type)."""
-    tree = _parse_type(type_)
-    return _shape(tree), _type(tree)
-
-
-def _parse_type(type_: str) -> Any:
-    """`STRUCT(a BIGINT, b VARCHAR[])[]` -> [{"a": "VARCHAR", "b": ["VARCHAR"]}]."""
-    type_ = type_.strip()
-    if type_.endswith("[]"):
-        return [_parse_type(type_[:-2])]
-    if not type_.startswith("STRUCT("):
-        return "JSON" if type_ == "JSON" else "VARCHAR"
-    parts: dict[str, Any] = {}
-    depth, start, quoted = 0, 0, False
-    body = type_[len("STRUCT(") : -1]
-    for index, char in enumerate(body + ","):
-        if char == '"':
-            quoted = not quoted
-        elif not quoted and char in "([":
-            depth += 1
-        elif not quoted and char in ")]":
-            depth -= 1
-        elif char == "," and not depth and not quoted:
-            part = body[start:index].strip()
-            start = index + 1
-            if part.startswith('"'):
-                end = part.index('" ', 1)
-                parts[part[1:end].replace('""', '"')] = _parse_type(part[end + 2 :])
-            else:
-                key, _, rest = part.partition(" ")
-                parts[key] = _parse_type(rest)
-    return parts
-
-
-def _shape(tree: Any) -> str:
-
-    return json.dumps(tree)
-
-
-def _type(tree: Any) -> str:
-    if isinstance(tree, list):
-        return f"{_type(tree[0])}[]"
-    if isinstance(tree, dict):
-        return f"STRUCT({', '.join(f'{name(key)} {_type(part)}' for key, part in tree.items())})"
-    return str(tree)
-
-
-def _shape_of_json(con: duckdb.DuckDBPyConnection, desired: Desired, d: Column) -> str:
-    """The shape of a JSON column, with texts as leaves, as found in the desired rows.
-
-    A sample is tried first; if a row does not fit it, all rows are asked. Keys that only the
-    existing record has are not compared: the API may add fields.
-    """
-
-    found = ""
-    for sample in (" LIMIT 2000", ""):
-        query = f"SELECT {d.sql} AS j FROM {desired.relation} d WHERE {d.sql} IS NOT NULL{sample}"
-        rows: list[tuple[str | None]] = con.execute(
-            f"SELECT json_group_structure(j) FROM ({query})"
-        ).fetchall()
-        tree = json.loads(rows[0][0] or '"JSON"')
-        found = json.dumps(_text_leaves(tree))
-        if not sample:
-            break
-        misfits = count(
-            con,
-            f"FROM {desired.relation} d WHERE {d.sql} IS NOT NULL AND {d.sql}::VARCHAR <> 'null' "
-            f"AND try(from_json_strict({d.sql}, {literal(found)})) IS NULL",
-        )
-        if not misfits:
-            break
-    return found
-
-
-def _text_leaves(tree: Any) -> Any:
-    if isinstance(tree, list):
-        return [_text_leaves(tree[0])] if tree else ["JSON"]
-    if isinstance(tree, dict):
-        return {key: _text_leaves(part) for key, part in tree.items()} or "JSON"
-    return "JSON" if tree in ("JSON", "NULL") else "VARCHAR"
+    return Compared(table=table, existing=records, counts=counts)
 
 
 # --- the join -------------------------------------------------------------------------------------
@@ -350,8 +146,8 @@ def _text_leaves(tree: Any) -> Any:
 def _match(
     con: duckdb.DuckDBPyConnection,
     desired: Desired,
-    existing: Existing,
-    fields: Sequence[_Field],
+    source: str,
+    fields: Sequence[Field],
     abilities: Abilities,
 ) -> str:
     """Join on key and hash. Leaves `matched_<section>`: one row an existing record:
@@ -370,8 +166,7 @@ def _match(
         f"SELECT d.rid, {', '.join(f'd.k{i}' for i in keys)}, hash({mine}) AS h{carried} "
         f"FROM {desired.relation} d"
     )
-    keep = tuple(abilities.update.keep) if abilities.update else ()
-    source = _existing_sql(existing, fields, desired, keep)
+    keep = _kept(abilities)
     fold = (lambda sql: f"lower({sql})") if abilities.caseless_key else (lambda sql: sql)
     on = " AND ".join(f"d.k{i} = {fold(f'e.k{i}')}" for i in keys)
     same = " AND ".join(["d.h = e.h", *(f"NOT ({f.differs})" for f in soft)])
@@ -393,8 +188,70 @@ def _match(
     return matched
 
 
+def _kept(abilities: Abilities) -> tuple[str, ...]:
+    return abilities.update.keep if abilities.update else ()
+
+
+def _buckets(
+    con: duckdb.DuckDBPyConnection,
+    desired: Desired,
+    existing: Existing,
+    fields: Sequence[Field],
+    abilities: Abilities,
+    spool: Spool | None,
+) -> Iterator[tuple[Desired, str]]:
+    """Both sides, bucket by bucket: (desired side, SELECT of the existing side)."""
+    source = _existing_sql(existing, fields, desired, _kept(abilities))
+    if spool is None or spool.buckets < 2:
+        yield desired, source
+        return
+    spool.folder.mkdir(exist_ok=True)
+    keys = range(len(desired.key))
+
+    def bucket(alias: str, fold: bool) -> str:
+        parts = [f"lower({alias}.k{i})" if fold else f"{alias}.k{i}" for i in keys]
+        return f"hash({', '.join(parts)}) % {spool.buckets} AS bucket"
+
+    mine = _spooled(
+        con,
+        f"SELECT d.*, {bucket('d', False)} FROM {desired.relation} d",
+        spool.folder / f"desired_{desired.section}",
+    )
+    theirs = _spooled(
+        con,
+        f"SELECT e.*, {bucket('e', abilities.caseless_key)} FROM ({source}) e",
+        spool.folder / f"existing_{desired.section}",
+    )
+    for number in range(spool.buckets):
+        view = f"{desired.relation}_bucket"
+        con.execute(f"CREATE OR REPLACE VIEW {view} AS {mine(number)}")
+        yield replace(desired, relation=view), theirs(number)
+
+
+def _spooled(con: duckdb.DuckDBPyConnection, select: str, folder: Path) -> Callable[[int], str]:
+    """Write the rows of `select` to Parquet by their column `bucket`; gives SELECT of a bucket."""
+    types = describe(con, select)
+    types.pop("bucket")
+    con.execute(
+        f"COPY ({select}) TO {literal(str(folder))} "
+        "(FORMAT parquet, COMPRESSION lz4_raw, PARTITION_BY (bucket), ROW_GROUP_SIZE 20480)"
+    )
+    # Parquet knows no JSON[]: all columns get their types back.
+    columns = ", ".join(f"{name(key)}::{type_} AS {name(key)}" for key, type_ in types.items())
+    nulls = ", ".join(f"NULL::{type_} AS {name(key)}" for key, type_ in types.items())
+
+    def read(number: int) -> str:
+        part = folder / f"bucket={number}"
+        if not part.is_dir():
+            return f"SELECT {nulls} WHERE false"
+        files = literal(f"{part}/*.parquet")
+        return f"SELECT {columns} FROM read_parquet({files}, hive_partitioning=false)"
+
+    return read
+
+
 def _existing_sql(
-    existing: Existing, fields: Sequence[_Field], desired: Desired, keep: Sequence[str]
+    existing: Existing, fields: Sequence[Field], desired: Desired, keep: Sequence[str]
 ) -> str:
     """SELECT of the existing records: k0…, id, protected, f0…, keep0…"""
     wanted: dict[str, str] = dict.fromkeys(existing.key, "VARCHAR")
@@ -465,7 +322,7 @@ def _updates(
     desired: Desired,
     matched: str,
     table: str,
-    fields: Sequence[_Field],
+    fields: Sequence[Field],
     abilities: Abilities,
     omit_empty: Sequence[str],
 ) -> None:
@@ -550,33 +407,38 @@ def _creates(
     )
 
 
-def _deletes(
-    con: duckdb.DuckDBPyConnection,
-    desired: Desired,
-    matched: str,
-    table: str,
-    fields: Sequence[_Field],
-    abilities: Abilities,
-    existing: Existing,
-) -> None:
-    """Prune: what exists and is not wanted, unless it is protected or cannot be told apart."""
+def _may_prune(con: duckdb.DuckDBPyConnection, desired: Desired, abilities: Abilities) -> bool:
+    """Whether anything may be deleted; if not, a warning says why."""
     if desired.unread_keys:
         findings.add(
-            con, desired.section, severity="warn", code="DS-PRUNE-KEYS",
+            con,
+            desired.section,
+            severity="warn",
+            code="DS-PRUNE-KEYS",
             message=f"nothing is deleted: {desired.unread_keys} rows have no readable key",
             hint="fill the keys first; a record that cannot be named might be one of them",
-        )  # fmt: skip
-        return
+        )
+        return False
     if abilities.delete is None:
         findings.add(
-            con, desired.section, severity="warn", code="DS-CANNOT",
+            con,
+            desired.section,
+            severity="warn",
+            code="DS-CANNOT",
             message="nothing is deleted: the API cannot delete this resource",
-        )  # fmt: skip
-        return
+        )
+        return False
+    return True
+
+
+def _deletes(
+    con: duckdb.DuckDBPyConnection, matched: str, table: str, fields: Sequence[Field]
+) -> None:
+    """Prune: what exists and is not wanted, unless it is protected or cannot be told apart."""
     before = _object({f.name: ("true", f.shown.replace("e.f", "m.old[1].f")) for f in fields})
     con.execute(
-        f"INSERT INTO {table} SELECT row_number() OVER (ORDER BY m.ekey, m.id::VARCHAR), "
-        f"'delete', NULL, NULL, m.ekey, m.id, []::VARCHAR[], []::JSON[], {before}, NULL, NULL "
+        f"INSERT INTO {table} SELECT 0, 'delete', NULL, NULL, m.ekey, m.id, []::VARCHAR[], "
+        f"[]::JSON[], {before}, NULL, NULL "
         f"FROM {matched} m WHERE m.rid IS NULL AND NOT m.protected "
         "AND len(list_filter(m.ekey, lambda _x_: _x_ IS NULL)) = 0 AND m.id IS NOT NULL "
         f"AND m.ekey NOT IN (SELECT ekey FROM {matched} WHERE rid IS NULL "
@@ -594,7 +456,7 @@ def _select(
         conditions.append(f"NOT list_contains({chosen}, array_to_string(c.key, '/'))")
     if abilities.limit is not None:
         conditions.append(
-            f"c.rowid NOT IN (SELECT rowid FROM {table} ORDER BY action = 'delete', ord "
+            f"c.rowid NOT IN (SELECT rowid FROM {table} ORDER BY action = 'delete', ord, key, id "
             f"LIMIT {int(abilities.limit)})"
         )
     for condition in conditions:

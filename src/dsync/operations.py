@@ -134,7 +134,7 @@ def _changes(section: Section, wave: int, deletes: bool) -> tuple[str, str, str]
         """ || ',"after":' || coalesce(after::VARCHAR, 'null')"""
         """ || ',"payload":' || coalesce(payload::VARCHAR, 'null') || '}'"""
     )
-    return line, f"FROM {section.changes} WHERE action {sign} 'delete'", "ord"
+    return line, f"FROM {section.changes} WHERE action {sign} 'delete'", "ord, key, id"
 
 
 def _findings(section: Section) -> tuple[str, str, str]:

@@ -203,7 +203,18 @@ def decide(
         for number, level in order:
             job = jobs[number]
             with _placed(job):
-                _plan_job(con, job, tables[number], inputs, level, counter, sections, tallies, made)
+                _plan_job(
+                    con,
+                    job,
+                    tables[number],
+                    inputs,
+                    level,
+                    counter,
+                    sections,
+                    tallies,
+                    made,
+                    workdir,
+                )
             on_event(Event(phase="plan", subject=job.profile.name, done=len(sections)))
         body = workdir / "plan.body"
         body_digest = operations.write_body(con, _by_scope(jobs, sections), body)
@@ -337,7 +348,9 @@ def _database(workdir: Path, engine: Engine) -> Iterator[duckdb.DuckDBPyConnecti
     if engine.threads:
         settings["threads"] = engine.threads
     try:
-        con = duckdb.connect(config=settings)
+        # On disk when a limit is set: then even what a table holds can leave the memory.
+        file = str(workdir / "kernel.duckdb") if engine.memory_limit else ":memory:"
+        con = duckdb.connect(file, config=settings)
     except duckdb.Error as fault:
         raise Invalid(
             f"the engine does not take these settings: {fault}",
@@ -438,6 +451,7 @@ def _plan_job(
     sections: list[Section],
     tallies: list[Tally],
     made: dict[Spot, Section],
+    workdir: Path,
 ) -> None:
     """Plan one profile in all its scopes."""
     from dsync import desired, diff, mapping
@@ -475,6 +489,10 @@ def _plan_job(
         )
         listing = inputs.listings[spot]
         translation = Translation(job.facts)
+        spool = diff.Spool(
+            folder=workdir / "spool",
+            buckets=_bucket_count(con, [*(t.file for t in tables.values()), listing.file]),
+        )
         compared = diff.compare(
             con,
             wanted,
@@ -487,6 +505,7 @@ def _plan_job(
             diff=profile.diff,
             abilities=_abilities(job),
             omit_empty=profile.omit_empty,
+            spool=spool,
         )
         sections.append(section)
         made[spot] = section
@@ -501,6 +520,18 @@ def _plan_job(
                 **compared.counts,
             )
         )
+
+
+def _bucket_count(con: duckdb.DuckDBPyConnection, files: Sequence[str | Path | None]) -> int:
+    """Into how many buckets the work is cut, so that each has its place in memory four times."""
+    rows: list[tuple[str]] = con.execute("SELECT current_setting('memory_limit')").fetchall()
+    number, _, unit = rows[0][0].partition(" ")
+    limit = float(number) * 1024 ** _UNITS.index(unit)
+    size = sum(Path(file).stat().st_size for file in files if file is not None)
+    return int(4 * size // limit) + 1
+
+
+_UNITS = ("bytes", "KiB", "MiB", "GiB", "TiB")
 
 
 def _abilities(job: Job) -> Abilities:
