@@ -73,7 +73,7 @@ def test_no_secret_in_any_sink(tmp_path: Path) -> None:
     logs.configure(folder=tmp_path, redact=redact, console="DEBUG", stream=terminal)
     with logs.run("apply", "r", tenant=SECRET) as path:
         log = structlog.get_logger()
-        log.info(f"phrase {SECRET}", header={"Authorization": f"Bearer {SECRET}"})
+        log.info(SECRET, header={"Authorization": f"Bearer {SECRET}"})
         try:
             raise RuntimeError(SECRET)
         except RuntimeError as error:

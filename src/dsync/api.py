@@ -297,13 +297,19 @@ def _work(
     from dsync import applying, logs
     from dsync.reports import json
 
+    def write_report() -> None:
+        rows = applying.statuses(book.plan, book)
+        json.save_run(book.folder, applying.result(book.plan, book), rows)
+
     with logs.run("apply", book.run_id, tenant=ask.tenant or ""):
         try:
             asyncio.run(_apply(ask, targets, book, on_event, stop or Stop()))
-        finally:
-            # Also of a run that was broken off: the journal knows what was sent.
-            rows = applying.statuses(book.plan, book)
-            json.save_run(book.folder, applying.result(book.plan, book), rows)
+        except Exception:
+            # The journal knows what was sent; and the first error is the one to tell.
+            with contextlib.suppress(Exception):
+                write_report()
+            raise
+        write_report()
 
 
 async def _apply(

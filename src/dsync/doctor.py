@@ -109,7 +109,13 @@ async def _connection(project: Project, name: str) -> Check:
     try:
         connection = project.config.connection(name)
         paths = project.config.settings.systems.search_paths
-        connector = projects.connect(systems.load(connection.system, paths), connection)
+        system = systems.load(connection.system, paths)
+        connector = projects.connect(system, connection)
+        if system.system.probe is None and system.system.auth.kind != "exchange":
+            await connector.close()
+            hint = f"add `probe` to the system file {connection.system}: the path of a GET"
+            message = f"{connection.url} is configured, but there is nothing to ask it"
+            return Check(subject=subject, message=message, hint=hint)
         try:
             seen = await asyncio.wait_for(connector.probe(), PROBE_S)
         finally:

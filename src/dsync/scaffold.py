@@ -130,6 +130,7 @@ SHOP_TOKEN=demo
 version: 1
 system: shop
 auth: {kind: bearer}
+probe: api/items                       # a GET that shows that we are let in
 resources:
   items:
     key: [name]

@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from dsync.cli import ALIASES, VERBS, help_text, options, version_text
+from dsync.cli import ALIASES, VERBS, help_text, options, signals, version_text
 from dsync.cli.terminal import note, show_error
 
 
@@ -67,13 +67,14 @@ def dsync() -> None:
 def run(words: Sequence[str]) -> int:
     """Run one command line; every error has been shown when this returns its exit code."""
     options.given.clear()
-    try:
-        result: Any = dsync.main(list(words), prog_name="dsync", standalone_mode=False)
-    except Exception as error:
-        return _told(error)
-    except KeyboardInterrupt:
-        note("stopped")
-        return 130
+    with signals.ending():
+        try:
+            result: Any = dsync.main(list(words), prog_name="dsync", standalone_mode=False)
+        except Exception as error:
+            return _told(error)
+        except signals.Forced as forced:
+            note("stopped at once")
+            return int(str(forced.code))
     return result if isinstance(result, int) else 0
 
 

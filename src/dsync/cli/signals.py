@@ -12,12 +12,14 @@ from types import FrameType
 KINDS = (signal.SIGINT, signal.SIGTERM)
 
 
-class Forced(BaseException):
-    """A signal that waits for nobody; `exit_code` is what it means."""
+class Forced(SystemExit):
+    """A signal that waits for nobody; its code is what it means: 130, 143.
+
+    A SystemExit, because asyncio lets that pass where it keeps other exceptions in their task.
+    """
 
     def __init__(self, signum: int) -> None:
-        super().__init__(signum)
-        self.exit_code = 128 + signum
+        super().__init__(128 + signum)
 
 
 @contextlib.contextmanager
