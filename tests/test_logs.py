@@ -78,7 +78,7 @@ def test_no_secret_in_any_sink(tmp_path: Path) -> None:
             raise RuntimeError(SECRET)
         except RuntimeError as error:
             log.exception("failed")
-            logs.crash(error)
+            logs.crash(error, redact=redact)
         logging.getLogger("some.library").warning("sent %s", SECRET)
     assert path is not None
     for text in (terminal.getvalue(), path.read_text(), (tmp_path / "app.log").read_text()):
@@ -120,10 +120,10 @@ def test_crash_without_configuration(tmp_path: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("LOCALAPPDATA", str(tmp_path))
-    where = logs.crash(RuntimeError("boom"))
+    where = logs.crash(RuntimeError(f"boom {SECRET}"), redact=redact)
     assert where is not None
     assert tmp_path in where.parents
-    assert "boom" in where.read_text(encoding="utf-8")
+    assert "boom ***" in where.read_text(encoding="utf-8")
 
 
 def test_app_log_rotated_by_another_process(tmp_path: Path) -> None:

@@ -127,7 +127,7 @@ def schemas() -> dict[str, dict[str, Any]]:
 def open_project(
     root: Path | None = None, *, config: Path | None = None, log_level: str | None = None
 ) -> Project:
-    """The project in `root` (default: the nearest one above), with its logs set up.
+    """The project in `root` (default: the nearest one above).
 
     Raises: Invalid.
     """
@@ -186,9 +186,10 @@ def plan(project: Project, ask: Ask, *, on_event: Listen = _silent) -> Iterator[
 
     Raises: any DsyncError; nothing has been written to any API.
     """
-    from dsync import logs
-
-    with _workdir(project) as workdir, logs.run("plan", workdir.name):
+    with contextlib.ExitStack() as stack:
+        workdir = stack.enter_context(_workdir(project))
+        if ask.existing is None:
+            stack.enter_context(_logged(project, "plan", workdir.name, tenant=ask.tenant))
         yield asyncio.run(_plan(project, ask, workdir, on_event))
 
 
@@ -258,7 +259,7 @@ def apply(
             projects.locked(project, targets, plan_, run_id=run_id),
             journal.Journal.create(project.runs / run_id, plan_, run_id=run_id) as book,
         ):
-            _work(ask, targets, book, on_event, stop)
+            _work(project, ask, targets, book, on_event, stop)
     return run_id
 
 
@@ -286,22 +287,27 @@ def resume(
     with journal.Journal.open(project.runs / journal.check_run_id(run_id)) as book:
         targets = projects.targets_of(project, ask, book.plan)
         with projects.locked(project, targets, book.plan, run_id=run_id):
-            _work(ask, targets, book, on_event, stop)
+            _work(project, ask, targets, book, on_event, stop)
     return run_id
 
 
 def _work(
-    ask: Ask, targets: Sequence[Target], book: Journal, on_event: Listen, stop: Stop | None
+    project: Project,
+    ask: Ask,
+    targets: Sequence[Target],
+    book: Journal,
+    on_event: Listen,
+    stop: Stop | None,
 ) -> None:
     """Apply what the journal does not know to be done, and write the report."""
-    from dsync import applying, logs
+    from dsync import applying
     from dsync.reports import json
 
     def write_report() -> None:
         rows = applying.statuses(book.plan, book)
         json.save_run(book.folder, applying.result(book.plan, book), rows)
 
-    with logs.run("apply", book.run_id, tenant=ask.tenant or ""):
+    with _logged(project, "apply", book.run_id, tenant=ask.tenant):
         try:
             asyncio.run(_apply(ask, targets, book, on_event, stop or Stop()))
         except Exception:
@@ -404,9 +410,7 @@ def dump(
 
     Raises: any DsyncError. A file is there only when its listing is complete.
     """
-    from dsync import logs
-
-    with logs.run("dump", _run_id()):
+    with _logged(project, "dump", _run_id(), tenant=ask.tenant):
         return asyncio.run(_dump(project, ask, resources, out, on_event))
 
 
@@ -492,6 +496,16 @@ def _workdir(project: Project) -> Iterator[Path]:
         yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _logged(project: Project, action: str, run_id: str, **context: str | None) -> Iterator[None]:
+    """While this lasts, there are logs, and this run has a file of its own."""
+    from dsync import logs
+
+    project.start_logs()
+    with logs.run(action, run_id, **context):
+        yield
 
 
 def _run_id() -> str:

@@ -53,6 +53,8 @@ def examine(project: Project) -> Iterator[Check]:
     if not names:
         hint = "add connections to directorsync.yml, or give --base-url and --token"
         yield Check(subject="connections", message="none is configured", hint=hint)
+    if names:
+        project.start_logs()
     for name in names:
         yield asyncio.run(_connection(project, name))
 

@@ -35,6 +35,8 @@ class _Sinks:
     handlers: list[logging.Handler] = field(default_factory=list)
     app: Path | None = None
     redact: Redact = lambda value: value
+    level: str = "DEBUG"
+    """of the files"""
 
 
 _sinks = _Sinks()
@@ -55,7 +57,7 @@ def configure(
     be written costs a warning on the terminal, never the run.
     """
     close()
-    _sinks.redact = redact
+    _sinks.redact, _sinks.level = redact, file
     structlog.configure(
         processors=[*_gather(redact), structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
         logger_factory=_logger,
@@ -80,14 +82,14 @@ def configure(
 
 
 @contextlib.contextmanager
-def run(action: str, run_id: str, *, level: str = "DEBUG", **context: str) -> Iterator[Path | None]:
+def run(action: str, run_id: str, **context: str | None) -> Iterator[Path | None]:
     """While this lasts, all lines also go to `<folder>/<date>/<action>_<run_id>.log`.
 
     Yields that file, or None when there are no files. `context` is put on each line.
     """
     bound = {"run_id": run_id, "action": action, **{k: v for k, v in context.items() if v}}
     with structlog.contextvars.bound_contextvars(**bound):
-        handler, path = _run_file(action, run_id, level)
+        handler, path = _run_file(action, run_id)
         try:
             yield path
         finally:
@@ -95,11 +97,12 @@ def run(action: str, run_id: str, *, level: str = "DEBUG", **context: str) -> It
                 _remove(handler)
 
 
-def crash(error: BaseException) -> Path | None:
+def crash(error: BaseException, *, redact: Redact) -> Path | None:
     """Keep the traceback of an unexpected error; returns the file, None when none can be written.
 
     Goes to `app.log`, or to `crash.log` in the user's log folder when nothing is configured.
     """
+    _sinks.redact = redact
     where = _sinks.app or _crash_log()
     if where is None:
         return None
@@ -202,7 +205,7 @@ def _remove(handler: logging.Handler) -> None:
     handler.close()
 
 
-def _run_file(action: str, run_id: str, level: str) -> tuple[logging.Handler | None, Path | None]:
+def _run_file(action: str, run_id: str) -> tuple[logging.Handler | None, Path | None]:
     app: Path | None = _sinks.app
     if app is None:
         return None, None
@@ -210,7 +213,7 @@ def _run_file(action: str, run_id: str, level: str) -> tuple[logging.Handler | N
     try:
         day.mkdir(exist_ok=True)
         path = day / f"{action}_{run_id}.log"
-        return _add(logging.FileHandler(path, encoding="utf-8"), level, _json), path
+        return _add(logging.FileHandler(path, encoding="utf-8"), _sinks.level, _json), path
     except OSError as error:
         structlog.get_logger(_OURS).warning("no run log", folder=str(day), reason=str(error))
         return None, None

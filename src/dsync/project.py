@@ -96,6 +96,18 @@ class Project:
                 hint="make space, check the rights, or set state_dir in directorsync.yml",
             ) from error
 
+    def start_logs(self) -> None:
+        """Set up the logs of this process; not before they are needed, for they cost a start."""
+        from dsync import logs
+
+        chosen = self.config.settings.logging
+        logs.configure(
+            folder=chosen.base_dir,
+            redact=secrets.redact,
+            console=chosen.console_level,
+            file=chosen.file_level,
+        )
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProfileInfo:
@@ -124,12 +136,10 @@ class Target:
 def open_project(
     root: Path | None = None, *, config: Path | None = None, log_level: str | None = None
 ) -> Project:
-    """The project in `root`, or the nearest one above the current folder; its logs are set up.
+    """The project in `root`, or the nearest one above the current folder.
 
     Raises: Faults, all of the configuration at once; Invalid when `root` is no folder.
     """
-    from dsync import logs
-
     folder = root if root is not None else _nearest(Path.cwd())
     if not folder.is_dir():
         raise Invalid(
@@ -140,13 +150,6 @@ def open_project(
         )
     loaded = configuration.load(
         folder.absolute(), config_file=config, flags={"logging.console_level": log_level}
-    )
-    chosen = loaded.settings.logging
-    logs.configure(
-        folder=chosen.base_dir,
-        redact=secrets.redact,
-        console=chosen.console_level,
-        file=chosen.file_level,
     )
     return Project(root=folder.absolute(), config=loaded)
 

@@ -101,9 +101,9 @@ def _unexpected(error: Exception) -> int:
 
         traceback.print_exception(error)
         return 1
-    from dsync import logs
+    from dsync import logs, secrets
 
-    where = logs.crash(error)
+    where = logs.crash(error, redact=secrets.redact)
     kept = f"traceback in {where}" if where else "run it again with --debug for the traceback"
     note(f"error DS-INTERNAL: {type(error).__name__}: this is a fault of dsync; {kept}")
     return 1
