@@ -350,6 +350,43 @@ def test_without_a_project(
     assert [effect["key"] for effect in shop.effects()] == ["fig"]
 
 
+REPOS = """\
+version: 1
+resource: repos
+endpoint: {list: "/api/{pool_uuid}", create: "/api/{pool_uuid}", update: "/api/{pool_uuid}/{id}"}
+identity: {id_field: id, name_field: name, natural_key: [name]}
+xlsx: {sheet: Repo, mapping: {name: {col: name, transform: [norm_str]}, path: {col: path}}}
+payload: {name: "${name}", path: "${path}"}
+"""
+ROUTES = """\
+version: 1
+resource: routes
+endpoint: {list: /api/routes, create: /api/routes, update: "/api/routes/{id}"}
+identity: {natural_key: [name]}
+xlsx: {mapping: {name: {col: name}, repo: {col: path}}}
+resolve: {repo_id: {from: repos, lookup: {by: name, using: "${name}"}}}
+payload: {name: "${name}", repo_id: "${repo_id}"}
+"""
+
+
+def test_profiles_of_the_first_language(dsync: Dsync, shop: Emulator, tmp_path: Path) -> None:
+    """Profiles with an endpoint of their own work, and look up names in one another's records."""
+    folder = tmp_path / "resources"
+    folder.mkdir()
+    (folder / "repos.yml").write_text(REPOS)
+    (folder / "routes.yml").write_text(ROUTES)
+    (tmp_path / "rows.csv").write_text("name,path\na,/x\nb,/y\n")
+    words = ["--rows", "rows.csv", "--search-path", "resources", "--base-url", shop.url,
+             "--token", TOKEN, "--pool-uuid", "pool-1", "--yes"]  # fmt: skip
+    assert dsync("apply", "--profile", "repos", *words).code == 0
+    assert dsync("apply", "--profile", "routes", *words).code == 0
+    written = [call["body"] for call in shop.ledger() if call["write"]]
+    assert written[2:] == [{"name": "a", "repo_id": 1}, {"name": "b", "repo_id": 2}]
+    again = dsync("apply", "repos", "routes", *words)
+    assert again.code == 0, again.err
+    assert "UNCHANGED=4" in again.out
+
+
 def test_state_folder_ignores_itself(dsync: Dsync, project: Path) -> None:
     """The state folder keeps itself out of version control, and a plan leaves nothing behind."""
     dsync("plan")
@@ -590,6 +627,19 @@ def test_first_signal_ends_resumable(
     assert resumed.code == 0, resumed.err
     assert "CREATED=200" in resumed.out
     assert shop.writes() == 200
+
+
+def test_one_writer(dsync: Dsync, many: Path, shop: Emulator) -> None:
+    """While one run writes to a target, a second one exits 6 at once and names the first."""
+    child = start("apply", "--yes", "--run-id", "first")
+    try:
+        wait_for_writes(shop, 5)
+        second = dsync("apply", "--yes", "--run-id", "second")
+        assert second.code == 6
+        assert "first" in second.err
+    finally:
+        child.terminate()
+        child.communicate(timeout=20)
 
 
 @pytest.mark.skipif(os.name == "nt", reason="signals of POSIX")

@@ -13,6 +13,7 @@ import asyncio
 import contextlib
 import shutil
 import tempfile
+import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -484,6 +485,7 @@ def _workdir(project: Project) -> Iterator[Path]:
         project.make_state()
         base = project.state / "tmp"
         base.mkdir(exist_ok=True)
+        _sweep(base)
         folder = Path(tempfile.mkdtemp(prefix=f"{_run_id()[-12:]}_", dir=base))
     except OSError as error:
         raise StorageFault(
@@ -496,6 +498,14 @@ def _workdir(project: Project) -> Iterator[Path]:
         yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _sweep(base: Path) -> None:
+    """Remove what plans that were killed have left behind, a day later."""
+    for left in base.iterdir():
+        with contextlib.suppress(OSError):
+            if time.time() - left.stat().st_mtime > 86400:
+                shutil.rmtree(left)
 
 
 @contextlib.contextmanager

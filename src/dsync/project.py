@@ -238,7 +238,8 @@ def yaml_files(project: Project, ask: Ask) -> list[Path]:
     Raises: Invalid for a name that means nothing.
     """
     if ask.names:
-        return [path for name in ask.names for path in _files_of(project, ask, name)]
+        named = [path for name in ask.names for path in _files_of(project, ask, name)]
+        return list(dict.fromkeys(path.absolute() for path in named))
     settings = project.config.settings
     folders = [*search_paths(project, ask), *settings.systems.search_paths]
     tenants = [entry.scopes for entry in settings.connections.values()]

@@ -131,7 +131,7 @@ display = _group(
         show_default=True,
     ),
     click.option(
-        "--max-rows", type=click.IntRange(min=0), metavar="N", default=200, show_default=True,
+        "--max-rows", type=click.IntRange(min=0), metavar="N", default=50, show_default=True,
         help="Changes and findings shown; 0 for all.",
     ),
 )  # fmt: skip
