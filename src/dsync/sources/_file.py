@@ -9,6 +9,7 @@ from __future__ import annotations
 import difflib
 import hashlib
 import os
+import re
 import stat
 import threading
 from collections.abc import Iterator
@@ -19,6 +20,7 @@ from dsync.errors import Invalid, Place
 
 _CHUNK = 1 << 20
 _HEAD = 8192
+_SIGN = 8
 
 # Bytes at the start of files that are often given under a wrong name.
 _MAGIC = (
@@ -67,8 +69,8 @@ class SourceFile:
         """offset of the first NUL byte; known after `finish`"""
         self.private_use = False
         """some character may be U+E000-U+EFFF; known after `finish`"""
-        self.escapes = False
-        """`\\u` is somewhere in it; known after `finish`"""
+        self.suspect = False
+        """what was given to `inspect` is in it; known after `finish`"""
 
     @property
     def size(self) -> int:
@@ -120,9 +122,12 @@ class SourceFile:
             offset, count = offset + len(piece), count - len(piece)
         return b"".join(pieces)
 
-    def inspect(self) -> None:
-        """Begin to hash the file and to look for odd bytes, in a thread beside the reading."""
-        self._thread = threading.Thread(target=self._inspect, daemon=True)
+    def inspect(self, suspect: re.Pattern[bytes] | None = None) -> None:
+        """Begin to hash the file and to look for odd bytes, in a thread beside the reading.
+
+        `suspect` matches up to 8 bytes; it sets the attribute of that name.
+        """
+        self._thread = threading.Thread(target=self._inspect, args=(suspect,), daemon=True)
         self._thread.start()
 
     def finish(self) -> str:
@@ -160,9 +165,9 @@ class SourceFile:
             self._thread.join()
         os.close(self._fd)
 
-    def _inspect(self) -> None:
+    def _inspect(self, suspect: re.Pattern[bytes] | None) -> None:
         digest = hashlib.sha256()
-        offset = 0
+        offset, end = 0, b""
         try:
             while not self._stop and (chunk := os.pread(self._fd, _CHUNK, offset)):
                 digest.update(chunk)
@@ -170,8 +175,10 @@ class SourceFile:
                     self.nul_at = offset + at
                 # In UTF-8 only U+E000 to U+EFFF begin with this byte, and it begins nothing else.
                 self.private_use = self.private_use or b"\xee" in chunk
-                self.escapes = self.escapes or b"\\u" in chunk or chunk.endswith(b"\\")
-                offset += len(chunk)
+                if suspect is not None and not self.suspect:
+                    found = suspect.search(chunk) or suspect.search(end + chunk[:_SIGN])
+                    self.suspect = found is not None
+                offset, end = offset + len(chunk), chunk[-_SIGN:]
         except OSError as error:
             self._error = error
         self._read, self._digest = offset, digest.hexdigest()

@@ -125,6 +125,9 @@ def examine(package: Package, part: Part) -> Facts:
                 parser.CharacterDataHandler = read_text
         elif tag in ("v", "is"):
             value, text = True, ""
+            if formula and kind != "str":
+                # Some writers leave an empty <v> where Excel would put the result.
+                parser.CharacterDataHandler = read_text
         elif tag == "f":
             formula = True
         elif tag == "row":
@@ -147,10 +150,10 @@ def examine(package: Package, part: Part) -> Facts:
     def end(tag: str) -> None:
         if tag != "c" and local(tag) != "c":
             return
+        parser.CharacterDataHandler = None
         if kind == "e":
-            parser.CharacterDataHandler = None
             facts.errors.append((row, column, text[-16:]))
-        elif formula and not value:
+        elif formula and not (value and (text or kind == "str")):
             facts.uncalculated.append((row, column))
         if value or formula:
             facts.used_rows += row != facts.rows

@@ -82,15 +82,19 @@ def read(
     with opened(file, shown) as source:
         _refuse_kind(source)
         encoding = _encoding(spec, source)
-        source.inspect()
+        suspect = _suspect(spec)
+        source.inspect(suspect)
         try:
-            with _utf8(source, encoding, limits) as text:
+            with _utf8(source, encoding, suspect, limits) as text:
                 shape = _shape(text, spec, source, limits)
                 _load(con, storage, text, shape, source, limits)
                 digest = source.finish()
                 if encoding == "utf-8" and source.nul_at is not None:
                     row = _row_at(text, source.nul_at, shape.delimiter, shape.quote, limits)
                     raise _nul_fault(source, row)
+                if source.suspect or text.suspect:
+                    run(con, f"DROP TABLE {identifier(storage)}")
+                    _load_exactly(con, storage, text, shape, source, limits)
             columns = _named_columns(con, storage, shape, source)
             rows = number_rows(con, name, storage, columns, first=2)
             names = [column for _, column in columns]
@@ -119,6 +123,8 @@ class _Text:
     path: Path
     start: int
     """where the text begins, after a byte order mark"""
+    suspect: bool = False
+    """a copy holds what DuckDB may misread"""
 
     @contextmanager
     def open(self) -> Iterator[BinaryIO]:
@@ -163,6 +169,12 @@ def _refuse_kind(source: SourceFile) -> None:
     raise source.fault("CSV-TYPE", f"this is no CSV but {kind[1]}", "export the rows as CSV")
 
 
+def _suspect(spec: CsvSource) -> re.Pattern[bytes]:
+    """Signs of `"a" "b"`, which is no cell: DuckDB reads it as `a b`, and the scanner refuses."""
+    quote = re.escape(spec.quote.encode())
+    return re.compile(quote + b" [ " + quote + b"]")
+
+
 # --- encoding -----------------------------------------------------------------------------------
 
 
@@ -201,7 +213,9 @@ def _encoding(spec: CsvSource, source: SourceFile) -> str:
 
 
 @contextmanager
-def _utf8(source: SourceFile, encoding: str, limits: ReadLimits) -> Iterator[_Text]:
+def _utf8(
+    source: SourceFile, encoding: str, suspect: re.Pattern[bytes], limits: ReadLimits
+) -> Iterator[_Text]:
     """The file itself when it is UTF-8, else a copy that lasts as long as the context."""
     if encoding == "utf-8":
         mark = len(codecs.BOM_UTF8) if source.head.startswith(codecs.BOM_UTF8) else 0
@@ -209,11 +223,14 @@ def _utf8(source: SourceFile, encoding: str, limits: ReadLimits) -> Iterator[_Te
         return
     with tempfile.TemporaryDirectory(prefix="dsync-", dir=limits.spool) as folder:
         copy = Path(folder) / "rows.csv"
-        _transcode(source, encoding, copy)
-        yield _Text(path=copy, start=0)
+        found = _transcode(source, encoding, copy, suspect)
+        yield _Text(path=copy, start=0, suspect=found)
 
 
-def _transcode(source: SourceFile, encoding: str, copy: Path) -> None:
+def _transcode(source: SourceFile, encoding: str, copy: Path, suspect: re.Pattern[bytes]) -> bool:
+    """Write the text as UTF-8; whether `suspect` is in it."""
+    sign = re.compile(suspect.pattern.decode())
+    found, end = False, ""
     decoder = codecs.getincrementaldecoder(encoding)("strict")
     offset, line, more = 0, 1, True
     with copy.open("w", encoding="utf-8", newline="") as out:
@@ -232,8 +249,11 @@ def _transcode(source: SourceFile, encoding: str, copy: Path) -> None:
                 line += text[: text.index("\0")].count("\n")
                 raise _nul_fault(source, None, line=line)
             line += text.count("\n")
+            found = found or sign.search(end + text) is not None
+            end = text[-2:]
             out.write(text)
             offset += len(chunk)
+    return found
 
 
 def _nul_fault(source: SourceFile, row: int | None, line: int | None = None) -> Invalid:

@@ -39,6 +39,7 @@ from dsync.sources._table import (
 )
 
 _Format = Literal["array", "newline_delimited"]
+_ESCAPE = re.compile(rb"\\u(?:0000|[eE]00[01])")
 _FRACTION = re.compile(rb"\.\d{12,}")
 _CHUNK = 1 << 20
 _DEPTH = 100
@@ -62,7 +63,7 @@ def read(
     storage = f"{name}#rows"
     with opened(file, shown) as source:
         _refuse_kind(source)
-        source.inspect()
+        source.inspect(_ESCAPE)
         try:
             if spec.records == "@":
                 names = _load_records(con, storage, source, limits)
@@ -72,7 +73,7 @@ def read(
             columns = [(f"c{index}", column) for index, column in enumerate(names)]
             rows = number_rows(con, name, storage, columns, first=1)
             findings: tuple[Finding, ...] = ()
-            if source.private_use or source.escapes:
+            if source.private_use or source.suspect:
                 findings = refused_characters(con, name, names, Place(file=source.shown))
         except BaseException:
             run(con, f"DROP VIEW IF EXISTS {identifier(name)}")
