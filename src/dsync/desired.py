@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from dsync import checks, expressions, findings, lookups
 from dsync.errors import Invalid
 from dsync.sql import count, describe, literal, name
-from dsync.templates import compose, text_of, whole
+from dsync.templates import compose, fields_of, text_of, whole
 from dsync.transforms import Column
 
 if TYPE_CHECKING:
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
     from dsync.lookups import Inventory
     from dsync.mapping import Mapped
+    from dsync.profile import Profile
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,7 +82,10 @@ def build(
     con.execute(f"CREATE VIEW {view} AS SELECT {', '.join(select)} FROM {relation} t")
     types = describe(con, f"FROM {view}")
     columns = {part: Column(f"p{i}", types[f"p{i}"]) for i, part in enumerate(payload)}
-    unread = _check_keys(con, mapped, section, view, len(keys))
+    unread = mapped.unread + _check_keys(con, mapped, section, view, len(keys))
+    findings.drop_consequences(
+        con, section, origins=_origins(profile, {}), cells=_origins(profile, mapped.headers)
+    )
     blocked = f"blocked_{section}"
     con.execute(
         f"CREATE TABLE {blocked} AS SELECT rid, "
@@ -98,6 +102,23 @@ def build(
         blocked=blocked,
         unread_keys=unread,
     )
+
+
+def _origins(profile: Profile, headers: Mapping[str, str]) -> dict[str, set[str]]:
+    """Field -> the fields that it is made from, directly or not, or that share a header."""
+    origins: dict[str, set[str]] = {}
+    for field, entry in profile.mapping.items():
+        origins[field] = {*fields_of(entry.expr or ""), *(entry.zip or {}).values()}
+        header = headers.get(field)
+        origins[field] |= {near for near in origins if header and headers.get(near) == header}
+        origins[field].discard(field)
+    for field, resolve in profile.resolve.items():
+        lookup = resolve.lookup or resolve.lookup_many
+        origins[field] = set(fields_of(lookup.using)) if lookup else set()
+    for made_from in origins.values():
+        # A field is mapped after those that it is made from, so their origins are complete.
+        made_from |= {far for near in made_from for far in origins.get(near, ())}
+    return origins
 
 
 def _check(
@@ -156,6 +177,7 @@ def _check_keys(
     """Rows without a key, and rows that share one, are withheld; the number without is given."""
     keys = ", ".join(f"d.k{i}" for i in range(parts))
     blank = " OR ".join(f"coalesce(d.k{i}, '') = ''" for i in range(parts))
+    nothing = blank.replace(" OR ", " AND ")
     field = mapped.profile.identity.natural_key[0]
     join = f"JOIN {mapped.table} t ON t.rowid = d.rid"
     unread = count(con, f"FROM {view} d WHERE {blank}")
@@ -190,8 +212,9 @@ def _check_keys(
             hint="keep one of them; all are withheld until then",
         )  # fmt: skip
     con.execute(
-        f"UPDATE findings SET key = d._key FROM {view} d WHERE findings.section = {section} "
-        "AND findings.rid = d.rid"
+        f"UPDATE findings SET key = CASE WHEN {nothing} THEN [] "
+        "ELSE list_transform(d._key, lambda part: coalesce(part, '')) END "
+        f"FROM {view} d WHERE findings.section = {section} AND findings.rid = d.rid"
     ) if count(con, f"FROM findings WHERE section = {section} AND rid IS NOT NULL") else None
     return unread
 

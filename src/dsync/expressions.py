@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 
 import sqlglot
 from sqlglot import exp
@@ -104,6 +105,7 @@ def check_query(
     columns: Mapping[str, Sequence[str]],
     optional: Iterable[str] = (),
     may_lack: Iterable[str] = (),
+    mark: Sequence[int] = (),
 ) -> tuple[str, str | None]:
     """`sql` as one SELECT over `tables`, regenerated: (SELECT text, name of the row column).
 
@@ -112,6 +114,7 @@ def check_query(
     `optional` lists columns (`column`, or `table.column`) that are NULL when a table lacks them.
     The result has `_row`, the row of the first table, where that can be told; in a group it is
     the first row of the group. A list, or a joined text, without an order is made in row order.
+    With `mark`, it has `_marked` too: those of these rows of the first table that went into it.
 
     Raises: Invalid DS-SQL-….
     """
@@ -163,7 +166,61 @@ def check_query(
     if first is not None:
         _order_lists(tree, first)
     row = _add_row(tree, first)
+    if mark and first is not None and row is not None:
+        _add_marked(tree, first, mark)
     return tree.sql(dialect="duckdb"), row
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Trace:
+    """What a query makes of the cells of its first table."""
+
+    reads: frozenset[str]
+    """headers that have a part in the result"""
+    joined: Mapping[str, frozenset[str]]
+    """the same of the other tables: table, column, both in lower case"""
+    cells: Mapping[str, str]
+    """column of the result -> header of the one cell that it comes from, where there is one; a
+    value that a join brings comes from the cell that it was joined by"""
+
+
+def trace_query(sql: str, *, headers: Sequence[str]) -> Trace:
+    """Where the columns of a query come from. `headers` are those of its first table."""
+    tree = _parse(sql)
+    first = _first_table(tree)
+    if not isinstance(tree, exp.Select) or first is None or any(tree.find_all(exp.Star)):
+        return Trace(reads=frozenset(headers), joined={}, cells={})
+    known = {header.lower(): header for header in headers}
+
+    def of_first(node: exp.Expression) -> list[str]:
+        return [
+            known[column.name.lower()]
+            for column in node.find_all(exp.Column, bfs=False)
+            if column.table.lower() in ("", first.lower()) and column.name.lower() in known
+        ]
+
+    joined_by = {
+        join.alias_or_name.lower(): of_first(join.args["on"])
+        for join in tree.args.get("joins") or ()
+        if join.args.get("on") is not None
+    }
+    cells: dict[str, str] = {}
+    for projection in tree.expressions:
+        if any(not node.find_ancestor(exp.Window) for node in projection.find_all(exp.AggFunc)):
+            continue
+        found = of_first(projection) or [
+            header
+            for column in projection.find_all(exp.Column)
+            for header in joined_by.get(column.table.lower(), ())
+        ]
+        if found:
+            cells[projection.alias_or_name] = found[0]
+    wanted = _wanted_columns(tree)
+    joined: dict[str, frozenset[str]] = {}
+    for table in tree.find_all(exp.Table):
+        key, alias = table.name.lower(), (table.alias or table.name).lower()
+        joined[key] = joined.get(key, frozenset()) | frozenset(wanted.get(alias, ()))
+    return Trace(reads=frozenset(of_first(tree)), joined=joined, cells=cells)
 
 
 def _parse(sql: str) -> exp.Expr:
@@ -288,6 +345,18 @@ def _add_row(tree: exp.Expr, first: str | None) -> str | None:
         return "_row"
     tree.append("expressions", exp.alias_(column, "_row"))
     return "_row"
+
+
+def _add_marked(tree: exp.Expression, first: str, rows: Sequence[int]) -> None:
+    column = exp.column("_row", table=exp.to_identifier(first, quoted=True))
+    among = exp.In(this=column.copy(), expressions=[exp.Literal.number(row) for row in rows])
+    if tree.args.get("group"):
+        marked: exp.Expression = exp.Filter(
+            this=exp.ArrayAgg(this=column), expression=exp.Where(this=among)
+        )
+    else:
+        marked = exp.Case(ifs=[exp.If(this=among, true=exp.Array(expressions=[column]))])
+    tree.append("expressions", exp.alias_(marked, "_marked"))
 
 
 def _forbidden(what: str, sql: str) -> Invalid:

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from dsync import expressions, findings, transforms
@@ -38,6 +38,8 @@ class Mapped:
     headers: Mapping[str, str]
     """field -> header of the source column that it comes from"""
     rows: int
+    unread: int = 0
+    """rows of which nothing is known, not even whether they were wanted"""
 
 
 def map_rows(
@@ -51,11 +53,15 @@ def map_rows(
 
     Raises: Invalid when a column is missing, or a query or expression is not allowed.
     """
-    source, relation, columns, row = _source(con, profile, tables)
+    source, relation, columns, row, trace = _source(con, profile, tables)
     layers = _map_fields(con, profile, relation, columns)
     table = f"mapped_{section}"
     con.execute(f"CREATE TABLE {table} AS {layers.select(relation, row)}")
     fields, headers, faults = layers.fields, layers.headers, layers.faults
+    reads: Collection[str] = layers.reads
+    if trace is not None:
+        headers = {f: trace.cells[out] for f, out in headers.items() if out in trace.cells}
+        reads = trace.reads
     rows = count(con, f"FROM {table}")
     described = {
         key: Column(f"t.{name(key)}", type_)
@@ -74,9 +80,9 @@ def map_rows(
     )
     if faults:
         _note_faults(con, mapped, faults)
-    _note_bad_cells(con, mapped)
+    unread = _note_bad_cells(con, mapped, tables, reads, trace)
     _note_source_findings(con, mapped)
-    return mapped
+    return replace(mapped, unread=unread)
 
 
 # --- the source -----------------------------------------------------------------------------------
@@ -84,15 +90,21 @@ def map_rows(
 
 def _source(
     con: duckdb.DuckDBPyConnection, profile: Profile, tables: Mapping[str, SourceTable]
-) -> tuple[SourceTable, str, dict[str, Column], str | None]:
-    """The rows to map: (main table, relation, header -> column, name of the row column)."""
+) -> tuple[SourceTable, str, dict[str, Column], str | None, expressions.Trace | None]:
+    """The rows to map.
+
+    They are: main table, relation, header -> column, name of the row column, trace of the query.
+    """
     main = next(iter(tables.values()))
     physical = {
         key: _with_blanks(con, table, profile.source.blank) for key, table in tables.items()
     }
     for wanted in profile.source.required:
         _column(profile, _plain_columns(con, physical[next(iter(tables))]), wanted)
+    trace = None
     if profile.source.query is not None:
+        headers = [header.name for header in main.headers]
+        bad = sorted({row for row, _ in main.bad_cells})
         select, row = expressions.check_query(
             profile.source.query,
             tables=physical,
@@ -101,10 +113,25 @@ def _source(
             },
             optional=profile.source.optional,
             may_lack=profile.source.xlsx.sheets if profile.source.xlsx else (),
+            mark=bad,
         )
+        trace = expressions.trace_query(profile.source.query, headers=headers)
         relation = "source_query"
         con.execute(f"CREATE OR REPLACE TEMP VIEW {relation} AS {select}")
         described = describe(con, f"FROM {relation}")
+        if described.pop(_MARKED, None):
+            con.execute(
+                f"CREATE OR REPLACE TEMP TABLE {_MARKED} AS SELECT DISTINCT "
+                f"{name(row or '')} AS made, unnest({_MARKED}) AS row FROM {relation}"
+            )
+        elif lost := sorted(cell for cell in main.bad_cells if cell[1] in trace.reads):
+            raise Invalid(
+                f"{main.sheet or 'the source'} has cells that cannot be read, and the query does "
+                "not tell which rows they went into",
+                code="DS-SQL-ROW",
+                where=main.place(*lost[0]),
+                hint="correct the cell, or take DISTINCT and set operations out of the query",
+            )
     else:
         relation, row = name(physical[next(iter(tables))]), "_row"
         described = describe(con, f"FROM {relation}")
@@ -115,7 +142,11 @@ def _source(
         for header, type_ in described.items()
         if header != row
     }
-    return main, relation, columns, row
+    return main, relation, columns, row, trace
+
+
+_MARKED = "_marked"
+"""which row of the result a row with a cell that cannot be read went into"""
 
 
 def _with_blanks(con: duckdb.DuckDBPyConnection, table: SourceTable, words: Sequence[str]) -> str:
@@ -200,6 +231,7 @@ class _Layers:
     def __init__(self) -> None:
         self.fields: dict[str, Column] = {}
         self.headers: dict[str, str] = {}
+        self.reads: set[str] = set()
         self.faults: list[_Fault] = []
         self._layers: list[dict[str, str]] = [{}]
         self._depth: dict[str, int] = {}
@@ -278,9 +310,11 @@ def _start(
         if header is None:
             return layers.hold(Column("NULL::VARCHAR"))
         layers.headers[key] = header
+        layers.reads.add(header)
         return layers.hold(columns[header])
     if mapping.sql is not None:
         sql = expressions.check_expression(mapping.sql, columns=list(columns))
+        layers.reads |= {header for header in columns if name(header) in sql}
         type_ = describe(con, f"SELECT {sql} AS x FROM {relation} s")["x"]
         return layers.hold(Column(f"({sql})", type_))
     if mapping.expr is not None:
@@ -384,26 +418,44 @@ def _note_faults(con: duckdb.DuckDBPyConnection, mapped: Mapped, faults: Sequenc
         )
 
 
-def _note_bad_cells(con: duckdb.DuckDBPyConnection, mapped: Mapped) -> None:
-    """Error cells and formulas never calculated, where a field uses their column."""
-    fields = {header: field for field, header in mapped.headers.items()}
+def _note_bad_cells(
+    con: duckdb.DuckDBPyConnection,
+    mapped: Mapped,
+    tables: Mapping[str, SourceTable],
+    reads: Collection[str],
+    trace: expressions.Trace | None,
+) -> int:
+    """Error cells and formulas never calculated, where something reads their column.
+
+    Gives the number of rows that are in no mapped row, for a query left them out: their cells
+    might have been why. In a sheet that is only joined they are warnings: what they hide is
+    missing from the join.
+    """
+    fields = {header: field for field, header in reversed([*mapped.headers.items()])}
+    lost = set()
     for (row, header), message in sorted(mapped.source.bad_cells.items()):
-        field = fields.get(header)
-        if field is not None:
-            findings.note(
-                con,
-                mapped,
-                mapped.section,
-                source=f"FROM {mapped.table} t WHERE {mapped.row} = {row}",
-                severity="error",
-                code=message.partition(":")[0] if message.startswith("DS-") else "DS-ROW-CELL",
-                message=literal(
-                    f"{field}: "
-                    + (message.partition(":")[2].strip() if message.startswith("DS-") else message)
-                ),
-                field=field,
-                hint="correct the cell, let Excel calculate the sheet, and save it",
-            )
+        if header not in reads:
+            continue
+        code, _, text = message.partition(" ")
+        place = mapped.source.place(row, header)
+        made = f"SELECT made FROM {_MARKED} WHERE row = {row}" if trace else f"{row}"
+        found = f"FROM {mapped.table} t WHERE {mapped.row} IN ({made})"
+        hint = "correct the cell, let Excel calculate the sheet, and save it"
+        findings.note(
+            con, mapped, mapped.section, source=found, severity="error", code=code,
+            message=literal(text), field=fields.get(header), hint=hint, place=place,
+        )  # fmt: skip
+        if trace and not count(con, found):
+            lost.add(row)
+            findings.add(con, mapped.section, severity="error", code=code, message=text,
+                         hint=hint, place=place)  # fmt: skip
+    for key, table in list(tables.items())[1:]:
+        for (row, header), message in sorted(table.bad_cells.items()):
+            if trace is not None and header.lower() in trace.joined.get(key.lower(), ()):
+                code, _, text = message.partition(" ")
+                findings.add(con, mapped.section, severity="warn", code=code, message=text,
+                             place=table.place(row, header))  # fmt: skip
+    return len(lost)
 
 
 def _note_source_findings(con: duckdb.DuckDBPyConnection, mapped: Mapped) -> None:
