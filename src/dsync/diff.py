@@ -234,7 +234,7 @@ def _spooled(con: duckdb.DuckDBPyConnection, select: str, folder: Path) -> Calla
     types.pop("bucket")
     con.execute(
         f"COPY ({select}) TO {literal(str(folder))} "
-        "(FORMAT parquet, COMPRESSION lz4_raw, PARTITION_BY (bucket), ROW_GROUP_SIZE 20480)"
+        "(FORMAT parquet, COMPRESSION lz4_raw, PARTITION_BY (bucket), ROW_GROUP_SIZE 4096)"
     )
     # Parquet knows no JSON[]: all columns get their types back.
     columns = ", ".join(f"{name(key)}::{type_} AS {name(key)}" for key, type_ in types.items())

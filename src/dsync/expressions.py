@@ -236,7 +236,7 @@ def _parse(sql: str) -> exp.Expr:
     found = [tree for tree in trees if tree is not None]
     if len(found) != 1:
         raise _forbidden(f"{len(found)} statements", sql)
-    return found[0]  # type: ignore[return-value]
+    return found[0]
 
 
 def _check(tree: exp.Expr, sql: str) -> None:

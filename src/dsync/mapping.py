@@ -53,10 +53,53 @@ def map_rows(
 
     Raises: Invalid when a column is missing, or a query or expression is not allowed.
     """
-    source, relation, columns, row, trace = _source(con, profile, tables)
+    return note(con, create(con, profile, tables, section=section), tables)
+
+
+def may_stream(profile: Profile) -> bool:
+    """Whether rows may be mapped while they stream by, numbered by the order in which they come.
+
+    A query, and an expression of the user with a window, may change that order.
+    """
+    plain = all(entry.sql is None for entry in profile.mapping.values())
+    return plain and profile.source.query is None and not profile.source.blank
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Created:
+    """A table of mapped rows, before what is wrong with them is noted."""
+
+    profile: Profile
+    section: int
+    layers: _Layers
+    row: str | None
+    trace: expressions.Trace | None
+
+
+def create(
+    con: duckdb.DuckDBPyConnection,
+    profile: Profile,
+    tables: Mapping[str, SourceTable],
+    *,
+    section: int,
+) -> Created:
+    """Map and transform all rows of the source; again, when called again.
+
+    Raises: Invalid when a column is missing, or a query or expression is not allowed.
+    """
+    relation, columns, row, trace = _source(con, profile, tables)
     layers = _map_fields(con, profile, relation, columns)
+    con.execute(f"CREATE OR REPLACE TABLE mapped_{section} AS {layers.select(relation, row)}")
+    return Created(profile=profile, section=section, layers=layers, row=row, trace=trace)
+
+
+def note(
+    con: duckdb.DuckDBPyConnection, created: Created, tables: Mapping[str, SourceTable]
+) -> Mapped:
+    """Note what could not be transformed, and what the source says is wrong."""
+    profile, section, row, trace = created.profile, created.section, created.row, created.trace
+    layers, source = created.layers, next(iter(tables.values()))
     table = f"mapped_{section}"
-    con.execute(f"CREATE TABLE {table} AS {layers.select(relation, row)}")
     fields, headers, faults = layers.fields, layers.headers, layers.faults
     reads: Collection[str] = layers.reads
     if trace is not None:
@@ -90,12 +133,8 @@ def map_rows(
 
 def _source(
     con: duckdb.DuckDBPyConnection, profile: Profile, tables: Mapping[str, SourceTable]
-) -> tuple[SourceTable, str, dict[str, Column], str | None, expressions.Trace | None]:
-    """The rows to map.
-
-    They are: main table, relation, header -> column, name of the row column, trace of the query.
-    """
-    main = next(iter(tables.values()))
+) -> tuple[str, dict[str, Column], str | None, expressions.Trace | None]:
+    """The rows to map: relation, header -> column, name of the row column, trace of the query."""
     physical = {
         key: _with_blanks(con, table, profile.source.blank) for key, table in tables.items()
     }
@@ -103,6 +142,7 @@ def _source(
         _column(profile, _plain_columns(con, physical[next(iter(tables))]), wanted)
     trace = None
     if profile.source.query is not None:
+        main = next(iter(tables.values()))
         headers = [header.name for header in main.headers]
         bad = sorted({row for row, _ in main.bad_cells})
         select, row = expressions.check_query(
@@ -142,7 +182,7 @@ def _source(
         for header, type_ in described.items()
         if header != row
     }
-    return main, relation, columns, row, trace
+    return relation, columns, row, trace
 
 
 _MARKED = "_marked"

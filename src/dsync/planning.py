@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
+import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from hashlib import sha256
@@ -23,7 +25,7 @@ if TYPE_CHECKING:
     import duckdb
 
     from dsync.connectors import Connector
-    from dsync.diff import Abilities
+    from dsync.diff import Abilities, Compared
     from dsync.lookups import Inventory
     from dsync.mapping import Mapped
     from dsync.operations import Section
@@ -181,46 +183,24 @@ def decide(
 
     Raises: Invalid when a source or a profile is wrong.
     """
-    from dsync import findings, operations, sources
+    from dsync import findings, operations
 
     with _database(workdir, engine) as con:
         con.execute(findings.TABLE)
+        _lock(con, workdir, inputs, jobs)
         tables: dict[int, dict[str, SourceTable]] = {}
-        for number, job in enumerate(jobs):
-            tables[number] = sources.read(
-                con,
-                f"source_{number}",
-                job.profile.profile.source,
-                base=job.base,
-                override=job.rows,
-            )
-        _lock(con, workdir, inputs, tables)
-        order = _in_order(jobs)
-        sections: list[Section] = []
-        tallies: list[Tally] = []
-        made: dict[Spot, Section] = {}
-        counter = iter(range(1, 1_000_000))
-        for number, level in order:
+        work = _Work(con=con, inputs=inputs, workdir=workdir)
+        for number, level in _in_order(jobs):
             job = jobs[number]
             with _placed(job):
-                _plan_job(
-                    con,
-                    job,
-                    tables[number],
-                    inputs,
-                    level,
-                    counter,
-                    sections,
-                    tallies,
-                    made,
-                    workdir,
-                )
-            on_event(Event(phase="plan", subject=job.profile.name, done=len(sections)))
+                mapped, tables[number] = _map(con, job, number, next(work.numbers), workdir)
+                work.plan(job, mapped, level)
+            on_event(Event(phase="plan", subject=job.profile.name, done=len(work.sections)))
         body = workdir / "plan.body"
-        body_digest = operations.write_body(con, _by_scope(jobs, sections), body)
+        body_digest = operations.write_body(con, _by_scope(jobs, work.sections), body)
     facts = _inputs(jobs, inputs, tables)
     return Plan(
-        tallies=tuple(tallies),
+        tallies=tuple(work.tallies),
         scopes=tuple(_unique(job.scopes for job in jobs)),
         connections={job.profile.name: job.connection for job in jobs},
         inputs=facts,
@@ -330,6 +310,9 @@ def _first(faults: BaseExceptionGroup[BaseException]) -> BaseException:
 # --- deciding -------------------------------------------------------------------------------------
 
 
+_THREAD_BYTES = 256 << 20
+
+
 @contextlib.contextmanager
 def _database(workdir: Path, engine: Engine) -> Iterator[duckdb.DuckDBPyConnection]:
     """One database in memory for one decision; it spills below `workdir`."""
@@ -342,6 +325,7 @@ def _database(workdir: Path, engine: Engine) -> Iterator[duckdb.DuckDBPyConnecti
         # A long IN list would become a join, and a join may change the order of rows.
         # Joins run as written: the right side is held in memory, the left one streams by.
         "disabled_optimizers": "in_clause,join_order,build_side_probe_side",
+        "partitioned_write_flush_threshold": 32_768,
     }
     if engine.memory_limit:
         settings["memory_limit"] = engine.memory_limit
@@ -357,6 +341,10 @@ def _database(workdir: Path, engine: Engine) -> Iterator[duckdb.DuckDBPyConnecti
             code="DS-CFG-ENGINE",
             hint="memory_limit is a size such as 512MB, threads a number above 0",
         ) from None
+    if engine.memory_limit and not engine.threads:
+        # Each thread has reading and writing buffers of its own.
+        fitting = max(1, round(_memory_bytes(con) / _THREAD_BYTES))
+        con.execute(f"SET threads = {min(fitting, os.cpu_count() or 1)}")
     try:
         yield con
     except duckdb.OutOfMemoryException as fault:
@@ -370,20 +358,50 @@ def _database(workdir: Path, engine: Engine) -> Iterator[duckdb.DuckDBPyConnecti
 
 
 def _lock(
-    con: duckdb.DuckDBPyConnection,
-    workdir: Path,
-    inputs: Inputs,
-    tables: Mapping[int, Mapping[str, SourceTable]],
+    con: duckdb.DuckDBPyConnection, workdir: Path, inputs: Inputs, jobs: Sequence[Job]
 ) -> None:
     """From here on the database can reach its inputs and its work directory, and nothing else."""
+    from dsync import sources
     from dsync.sql import literal
 
-    files = [str(listing.file) for listing in inputs.listings.values() if listing.file]
-    files += [table.file for by_name in tables.values() for table in by_name.values()]
-    con.execute(f"SET allowed_paths = {literal([str(Path(f).resolve()) for f in files] + files)}")
+    files = [listing.file for listing in inputs.listings.values() if listing.file]
+    for job in jobs:
+        with _placed(job):
+            files += sources.paths(job.profile.profile.source, base=job.base, override=job.rows)
+    allowed = [str(path) for file in files for path in (file, file.resolve())]
+    con.execute(f"SET allowed_paths = {literal(allowed)}")
     con.execute(f"SET allowed_directories = {literal([f'{workdir}/'])}")
     con.execute("SET enable_external_access = false")
     con.execute("SET lock_configuration = true")
+
+
+def _map(
+    con: duckdb.DuckDBPyConnection, job: Job, number: int, section: int, workdir: Path
+) -> tuple[Mapped, dict[str, SourceTable]]:
+    """Read the source and map its rows; where that is safe, while they stream by."""
+    from dsync import mapping, sources
+
+    profile = job.profile.profile
+    created: list[mapping.Created] = []
+
+    def use(tables: dict[str, SourceTable]) -> None:
+        created[:] = [mapping.create(con, profile, tables, section=section)]
+
+    tables = sources.read(
+        con,
+        f"source_{number}",
+        profile.source,
+        base=job.base,
+        override=job.rows,
+        limits=sources.ReadLimits(spool=workdir),
+        use=use if mapping.may_stream(profile) else None,
+    )
+    if not created:
+        use(tables)
+    mapped = mapping.note(con, created[0], tables)
+    for table in tables.values():
+        sources.drop(con, table)
+    return mapped, tables
 
 
 @contextlib.contextmanager
@@ -441,43 +459,61 @@ def _in_order(jobs: Sequence[Job]) -> list[tuple[int, int]]:
     return [(int(number), level) for number, level in operations.levels(needs).items()]
 
 
-def _plan_job(
-    con: duckdb.DuckDBPyConnection,
-    job: Job,
-    tables: Mapping[str, SourceTable],
-    inputs: Inputs,
-    level: int,
-    counter: Iterator[int],
-    sections: list[Section],
-    tallies: list[Tally],
-    made: dict[Spot, Section],
-    workdir: Path,
-) -> None:
-    """Plan one profile in all its scopes."""
-    from dsync import desired, diff, mapping
-    from dsync.operations import Section
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Work:
+    """One decision under way: what was planned so far, and where."""
 
-    profile = job.profile.profile
-    mapped = mapping.map_rows(con, profile, tables, section=next(counter))
-    for scope in job.scopes:
-        number = next(counter)
-        spot = (job.connection, job.resource, scope.name)
-        section = Section(
-            number=number,
-            profile=job.profile.name,
-            system=job.system.system.system,
-            resource=job.resource,
-            scope=scope.name,
-            level=level,
-            changes=f"changes_{number}",
-        )
-        problem = _problem(job, inputs, scope)
-        if problem is not None:
-            tallies.append(_withheld(con, job, mapped, section, problem))
-            sections.append(_without_changes(section))
-            continue
+    con: duckdb.DuckDBPyConnection
+    inputs: Inputs
+    workdir: Path
+    sections: list[Section] = field(default_factory=list)
+    tallies: list[Tally] = field(default_factory=list)
+    made: dict[Spot, Section] = field(default_factory=dict)
+    numbers: Iterator[int] = field(default_factory=lambda: itertools.count(1))
+
+    def plan(self, job: Job, mapped: Mapped, level: int) -> None:
+        """Plan one profile, whose rows are mapped, in all its scopes."""
+        from dsync.operations import Section
+
+        for scope in job.scopes:
+            number = next(self.numbers)
+            section = Section(
+                number=number,
+                profile=job.profile.name,
+                system=job.system.system.system,
+                resource=job.resource,
+                scope=scope.name,
+                level=level,
+                changes=f"changes_{number}",
+            )
+            problem = _problem(job, self.inputs, scope)
+            if problem is not None:
+                self.tallies.append(_withheld(self.con, job, mapped, section, problem))
+                self.sections.append(_without_changes(section))
+                continue
+            compared = self._compare(job, mapped, scope, number)
+            self.sections.append(section)
+            self.made[(job.connection, job.resource, scope.name)] = section
+            self.tallies.append(
+                Tally(
+                    profile=job.profile.name,
+                    system=section.system,
+                    resource=job.resource,
+                    scope=scope.name,
+                    rows=mapped.rows,
+                    existing=compared.existing,
+                    **compared.counts,
+                )
+            )
+
+    def _compare(self, job: Job, mapped: Mapped, scope: Scope, number: int) -> Compared:
+        """The changes of one profile in one scope, as the table `changes_<number>`."""
+        from dsync import desired, diff
+
+        con, profile = self.con, job.profile.profile
         inventories = {
-            key: _inventory(con, job, inputs, scope, key, made, number) for key in profile.resolve
+            key: _inventory(con, job, self.inputs, scope, key, self.made, number)
+            for key in profile.resolve
         }
         wanted = desired.build(
             con,
@@ -487,17 +523,13 @@ def _plan_job(
             key=job.facts.key,
             caseless_key=job.facts.caseless_key,
         )
-        listing = inputs.listings[spot]
+        file = self.inputs.listings[(job.connection, job.resource, scope.name)].file
         translation = Translation(job.facts)
-        spool = diff.Spool(
-            folder=workdir / "spool",
-            buckets=_bucket_count(con, [*(t.file for t in tables.values()), listing.file]),
-        )
-        compared = diff.compare(
+        return diff.compare(
             con,
             wanted,
             diff.Existing(
-                files=(listing.file,) if listing.file and listing.file.stat().st_size else (),
+                files=(file,) if file and file.stat().st_size else (),
                 id=translation.id_field,
                 key=translation.key_fields,
                 protected=translation.protected_field,
@@ -505,30 +537,24 @@ def _plan_job(
             diff=profile.diff,
             abilities=_abilities(job),
             omit_empty=profile.omit_empty,
-            spool=spool,
-        )
-        sections.append(section)
-        made[spot] = section
-        tallies.append(
-            Tally(
-                profile=job.profile.name,
-                system=section.system,
-                resource=job.resource,
-                scope=scope.name,
-                rows=mapped.rows,
-                existing=compared.existing,
-                **compared.counts,
-            )
+            spool=diff.Spool(
+                folder=self.workdir / "spool",
+                buckets=_bucket_count(con, [job.base / mapped.source.file, file]),
+            ),
         )
 
 
 def _bucket_count(con: duckdb.DuckDBPyConnection, files: Sequence[str | Path | None]) -> int:
-    """Into how many buckets the work is cut, so that each has its place in memory four times."""
+    """Into how many buckets the work is cut: one for each time that the files fill the memory."""
+    size = sum(Path(file).stat().st_size for file in files if file is not None)
+    return size // _memory_bytes(con) + 1
+
+
+def _memory_bytes(con: duckdb.DuckDBPyConnection) -> int:
+    """The memory limit in force."""
     rows: list[tuple[str]] = con.execute("SELECT current_setting('memory_limit')").fetchall()
     number, _, unit = rows[0][0].partition(" ")
-    limit = float(number) * 1024 ** _UNITS.index(unit)
-    size = sum(Path(file).stat().st_size for file in files if file is not None)
-    return int(4 * size // limit) + 1
+    return int(float(number) * 1024 ** _UNITS.index(unit))
 
 
 _UNITS = ("bytes", "KiB", "MiB", "GiB", "TiB")

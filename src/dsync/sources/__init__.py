@@ -14,7 +14,7 @@ with single rows or cells comes back as findings; what is wrong with the file is
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -65,6 +65,10 @@ class SourceTable:
         return Place(file=self.file, sheet=self.sheet, row=row, cell=cell)
 
 
+Use = Callable[[SourceTable], None]
+"""what the kernel does with a table while its source is open"""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReadLimits:
     """How much a source may be. Sizes are bytes after unpacking, where something is packed."""
@@ -102,6 +106,7 @@ def read(
     base: Path,
     override: Path | None = None,
     limits: ReadLimits | None = None,
+    use: Callable[[dict[str, SourceTable]], None] | None = None,
 ) -> dict[str, SourceTable]:
     """All tables of a profile's source: name in a query -> table `<name>__<name in a query>`.
 
@@ -110,7 +115,10 @@ def read(
     `source`. `override` (`--rows FILE`) is read instead of the profile's file, by its extension; in
     a profile with `xlsx` it plays the main sheet. Relative paths are relative to `base`.
 
-    `con` must still be allowed to read files, and preserve insertion order (DuckDB's default).
+    `use` is called with the tables as soon as they can be read. Given it, a CSV file streams by
+    (see `csv.read`): it may be called twice, and only its last call counts.
+
+    `con` must be allowed to read the file, and preserve insertion order (DuckDB's default).
 
     Raises: Invalid for everything that is wrong with the file as a whole.
     """
@@ -130,15 +138,22 @@ def read(
 
     if isinstance(chosen, XlsxSource):
         tables = xlsx.read_sheets(con, name, chosen, file=file, shown=shown, limits=limits)
-        if isinstance(spec, XlsxSource):
-            return tables
-        (table,) = tables.values()
-        return {"source": table}
+        if not isinstance(spec, XlsxSource):
+            tables = dict(zip(("source",), tables.values(), strict=True))
+        if use is not None:
+            use(tables)
+        return tables
 
     key = (spec.sheet or "source") if isinstance(spec, XlsxSource) else "source"
     table_name = f"{name}__{key}"
     if isinstance(chosen, CsvSource):
-        table = csv.read(con, table_name, chosen, file=file, shown=shown, limits=limits)
+        alone = use if not sheets else None
+        table = csv.read(
+            con, table_name, chosen, file=file, shown=shown, limits=limits,
+            use=(lambda table: alone({key: table})) if alone else None,
+        )  # fmt: skip
+        if alone is not None:
+            return {key: table}
     elif isinstance(chosen, JsonSource):
         table = json.read(con, table_name, chosen, file=file, shown=shown, limits=limits)
     else:
@@ -146,7 +161,17 @@ def read(
     result = {key: table}
     for sheet in sheets:
         result[sheet] = xlsx.empty(con, f"{name}__{sheet}", table.file, table.digest)
+    if use is not None:
+        use(result)
     return result
+
+
+def paths(source: Source, *, base: Path, override: Path | None = None) -> list[Path]:
+    """The files that `read` would open.
+
+    Raises: Invalid when the profile names none and no override is given.
+    """
+    return [base / (override if override is not None else _path(_only_kind(source).path))]
 
 
 def drop(con: duckdb.DuckDBPyConnection, table: SourceTable) -> None:

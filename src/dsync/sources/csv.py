@@ -21,7 +21,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
@@ -29,7 +29,7 @@ import duckdb
 
 from dsync.errors import Faults, Invalid, Place
 from dsync.profile import CsvSource
-from dsync.sources import Header, ReadLimits, SourceTable
+from dsync.sources import Header, ReadLimits, SourceTable, Use
 from dsync.sources._file import SourceFile, escaped, opened
 from dsync.sources._records import CHUNK, LINE_END, Broken, Scanner, numbered
 from dsync.sources._table import (
@@ -67,12 +67,17 @@ def read(
     file: Path,
     shown: str | None = None,
     limits: ReadLimits | None = None,
+    use: Use | None = None,
 ) -> SourceTable:
     """The records of a CSV file, all VARCHAR; a blank cell, quoted or not, is NULL.
 
     Words such as NULL, None and NA stay text. Blanks belong to the cell, but for one before an
     opening quote and those after a closing one. Cells beyond the header's are fine as long as they
     are blank; records that are too short are refused, never padded.
+
+    With `use` the records are not stored: they stream through a view without `_row`, in the order
+    of the file, while `use` runs. Should the file turn out to need the exact scanner, `use` is
+    called once more, with a table.
 
     Raises: Invalid DS-CSV-… (ENC, NUL, QUOTE, WIDTH, FIELD, DELIM, ZIP, TYPE), DS-COL-DUP,
     DS-COL-BLANK, DS-SRC-EMPTY, DS-FILE-….
@@ -87,6 +92,10 @@ def read(
         try:
             with _utf8(source, encoding, suspect, limits) as text:
                 shape = _shape(text, spec, source, limits)
+                if use and encoding == "utf-8" and shape.one_line and all(shape.names):
+                    streamed = _stream(con, name, text, shape, source, use)
+                    if streamed is not None:
+                        return streamed
                 _load(con, storage, text, shape, source, limits)
                 digest = source.finish()
                 if encoding == "utf-8" and source.nul_at is not None:
@@ -101,19 +110,54 @@ def read(
             findings: tuple[Finding, ...] = ()
             if source.private_use or encoding != "utf-8":
                 findings = refused_characters(con, name, names, Place(file=source.shown))
+            table = SourceTable(
+                name=name,
+                file=source.shown,
+                headers=tuple(Header(name=column) for column in names),
+                rows=rows,
+                digest=digest,
+                findings=findings,
+                storage=storage,
+            )
+            if use is not None:
+                use(table)
         except BaseException:
             run(con, f"DROP VIEW IF EXISTS {identifier(name)}")
             run(con, f"DROP TABLE IF EXISTS {identifier(storage)}")
             raise
-    return SourceTable(
+    return table
+
+
+def _stream(
+    con: duckdb.DuckDBPyConnection,
+    name: str,
+    text: _Text,
+    shape: _Shape,
+    source: SourceFile,
+    use: Use,
+) -> SourceTable | None:
+    """Let `use` read the file through a view; None when the file must be read exactly."""
+    columns = ", ".join(f"c{i} AS {identifier(column)}" for i, column in enumerate(shape.names))
+    table = SourceTable(
         name=name,
         file=source.shown,
-        headers=tuple(Header(name=column) for column in names),
-        rows=rows,
-        digest=digest,
-        findings=findings,
-        storage=storage,
+        headers=tuple(Header(name=column) for column in shape.names),
     )
+    reader = _reader(text.path, shape, skip=shape.lines)
+    run(con, f"CREATE VIEW {identifier(name)} AS SELECT {columns} FROM {reader}")
+    try:
+        use(table)
+        fine = True
+    except (duckdb.InvalidInputException, duckdb.ConversionException):
+        fine = False
+    finally:
+        run(con, f"DROP VIEW {identifier(name)}")
+    digest = source.finish()
+    if not fine or source.nul_at is not None or source.private_use:
+        return None
+    if source.suspect or text.suspect:
+        return None
+    return replace(table, digest=digest)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -434,15 +478,20 @@ def _load(
 def _load_fast(
     con: duckdb.DuckDBPyConnection, storage: str, path: Path, shape: _Shape, skip: int
 ) -> None:
+    reader = _reader(path, shape, skip)
+    run(con, f"CREATE TABLE {identifier(storage)} AS SELECT * FROM {reader}")
+
+
+def _reader(path: Path, shape: _Shape, skip: int) -> str:
+    """DuckDB's reader as a FROM item with the columns c0, c1, … VARCHAR."""
     columns = ", ".join(f"'c{index}': 'VARCHAR'" for index in range(shape.width))
     quote = literal(shape.quote)
-    run(
-        con,
-        f"CREATE TABLE {identifier(storage)} AS SELECT * FROM read_csv("
+    return (
+        "read_csv("
         f"{literal(str(path))}, columns = {{{columns}}}, auto_detect = false, header = false, "
         f"skip = {skip}, delim = {literal(shape.delimiter)}, quote = {quote}, escape = {quote}, "
         "strict_mode = true, null_padding = false, nullstr = '', allow_quoted_nulls = true, "
-        "comment = '', compression = 'none')",
+        "comment = '', compression = 'none')"
     )
 
 
