@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import hashlib
 import itertools
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
@@ -104,7 +106,8 @@ class Listing:
 
     file: Path | None
     count: int = 0
-    digest: str = ""
+    digest: Callable[[], str] = str
+    """gives the SHA-256 of the file's bytes, once all of them have been hashed"""
     problem: Unavailable | None = None
 
 
@@ -260,7 +263,7 @@ async def _fetch(
             out.write(lines)
             count += page.count
             on_event(Event(phase="fetch", subject=f"{name} {scope.name}".strip(), done=count))
-    return Listing(file=file, count=count, digest=digest.hexdigest())
+    return Listing(file=file, count=count, digest=digest.hexdigest)
 
 
 def _from_dump(existing: Path, spot: Spot, resource: Resource, file: Path) -> Listing:
@@ -278,10 +281,7 @@ def _from_dump(existing: Path, spot: Spot, resource: Resource, file: Path) -> Li
     translation = Translation(resource)
     digest, count = sha256(), 0
     if not translation.needed:
-        with source.open("rb") as lines:
-            while chunk := lines.read(1 << 20):
-                digest.update(chunk)
-        return Listing(file=source, digest=digest.hexdigest())
+        return Listing(file=source, digest=_hashed(source))
     with source.open("rb") as lines, file.open("wb") as out:
         for line in lines:
             if line.strip():
@@ -289,7 +289,20 @@ def _from_dump(existing: Path, spot: Spot, resource: Resource, file: Path) -> Li
                 digest.update(new)
                 out.write(new)
                 count += 1
-    return Listing(file=file, count=count, digest=digest.hexdigest())
+    return Listing(file=file, count=count, digest=digest.hexdigest)
+
+
+def _hashed(file: Path) -> Callable[[], str]:
+    """Hash a file in a thread of its own, while others read it; gives what waits for the digest."""
+
+    def run() -> str:
+        with file.open("rb") as stream:
+            return hashlib.file_digest(stream, "sha256").hexdigest()
+
+    pool = ThreadPoolExecutor(1)
+    future = pool.submit(run)
+    pool.shutdown(wait=False)
+    return future.result
 
 
 def _first(faults: BaseExceptionGroup[BaseException]) -> BaseException:
@@ -693,7 +706,7 @@ def _inputs(
             facts[f"source {Path(table.file).name}"] = table.digest
     for (connection, resource, scope), listing in inputs.listings.items():
         at = f"{resource}@{scope}" if scope else resource
-        facts[f"listing {connection} {at}"] = listing.digest
+        facts[f"listing {connection} {at}"] = listing.digest()
     return dict(sorted(facts.items()))
 
 
