@@ -149,7 +149,7 @@ def test_an_endpoint_reads_the_usual_lists(tmp_path: Path, answer: object) -> No
         ("{col: policy_name, ", "{", "DS-PROF-MAPPING", 6, "exactly one"),
         ("(${note})", "(${noet})", "DS-PROF-FIELD", 9, "did you mean `note`"),
         ("(${note})", "(${note.x})", "DS-TPL", 9, "${name}"),
-        ("expr: \"${name} (${note})\"", 'expr: "${label}"', "DS-PROF-FIELD", 9, "above"),
+        ("expr: \"${name} (${note})\"", 'expr: "${label}"', "DS-PROF-FIELD", 9, "column"),
         ('using: "${repos}"', 'using: "${reops}"', "DS-PROF-FIELD", 11, "did you mean `repos`"),
         ('using: "${repos}"', "using: repos", "DS-PROF-RESOLVE", 11, "braces"),
         ("lookup_many:", "lookup:", "", 0, ""),
@@ -281,6 +281,14 @@ def test_null_drops_what_a_base_says(tmp_path: Path) -> None:
     loaded = profile.load_file(write(tmp_path, "c", child + "payload: {label: x}\n"))
     assert loaded.profile.source.xlsx is None
     assert "label" not in loaded.profile.mapping
+
+
+def test_fields_are_made_in_the_order_of_their_needs(tmp_path: Path) -> None:
+    """A field may be made from one that is written below it, as when it changes its base's."""
+    write(tmp_path, "base", GOOD)
+    child = 'extends: base\nmapping: {label: {expr: "${new} ${name}"}, new: n, also: a}\n'
+    loaded = profile.load_file(write(tmp_path, "c", child))
+    assert list(loaded.profile.mapping) == ["name", "repos", "note", "new", "label", "also"]
 
 
 def test_a_base_is_looked_for_beside_the_file_first(tmp_path: Path) -> None:

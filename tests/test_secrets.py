@@ -6,6 +6,7 @@ import base64
 import copy
 import json
 import pickle  # noqa: TID251 - the test shows that it cannot be used
+import time
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -171,3 +172,11 @@ def test_values_of_any_shape() -> None:
     assert (shown["secretKey"], shown["refresh_token"], shown["token_count"]) == ("***", "***", 3)
     assert shown["list"] == ["***", 7, None, True]
     assert event["headers"] == {"X-Api-Key": "k", "accept": "json"}
+
+
+@pytest.mark.parametrize("piece", ["a", "a.", "a-", "token", "bearer ", "a://", 'token: "', "= "])
+def test_masking_takes_time_that_grows_with_the_text(piece: str) -> None:
+    """Text that is made to be slow is not: masking never takes the square of its length."""
+    begin = time.process_time()
+    redact(piece * 20_000)
+    assert time.process_time() - begin < 2

@@ -150,6 +150,11 @@ def test_honest_aliases_and_merges_work() -> None:
     assert parse(text, "f.yml").data["use"] == {"x": 1, "y": 3, "z": ["p"]}
 
 
+def test_more_values_than_anyone_writes_are_refused() -> None:
+    """A file of very many small values is refused before it costs much."""
+    assert faults_of(f"a: [{'x,' * 20}]", nodes=20)[0].code == "DS-YAML-SIZE"
+
+
 def test_deep_nesting_is_refused() -> None:
     """Fifty levels are read, one more is refused, five hundred do not exhaust the stack."""
     assert parse("a: " + "[" * 49 + "]" * 49, "f.yml").data

@@ -65,12 +65,14 @@ def lint(
     Raises: Invalid when a path is neither file nor folder.
     """
     found: list[Diagnostic] = []
-    for path in _files(paths):
-        kind = _kind(path)
+    kinds = {path: _kind(path) for path in _files(paths)}
+    beside = [path.parent for path, kind in kinds.items() if kind == "system"]
+    systems = list(dict.fromkeys([*system_paths, *beside]))
+    for path, kind in kinds.items():
         if kind == "profile":
             folders = [*search_paths, path.parent, path.parent.parent]
             more = _Profile(
-                path, folders, system_paths, inventories, frozenset(allow_transforms), max_depth
+                path, folders, systems, inventories, frozenset(allow_transforms), max_depth
             )
             found += more.diagnostics(extends=not no_defaults)
         elif kind == "system":

@@ -667,11 +667,8 @@ def _finish(root: Node, warnings: list[FileFault]) -> Node:
     root = root.copy()
     mapping = root.map.get("mapping")
     if mapping is not None and isinstance(mapping.value, dict):
-        mapping = Node(
-            {key: _long(node) for key, node in mapping.map.items() if node.value is not None},
-            mapping.place,
-            mapping.keys,
-        )
+        long = {key: _long(node) for key, node in mapping.map.items() if node.value is not None}
+        mapping = Node(_in_order(long), mapping.place, mapping.keys)
         root.put("mapping", mapping, root.keys["mapping"])
     resolve = root.map.get("resolve")
     if resolve is not None and isinstance(resolve.value, dict):
@@ -698,6 +695,31 @@ def _long(node: Node) -> Node:
     if isinstance(node.value, str):
         return Node({"col": node}, node.place, {"col": node.place})
     return node
+
+
+def _in_order(entries: dict[str, Node]) -> dict[str, Node]:
+    """Each field after those that its `expr` or `zip` reads, else as written.
+
+    A profile that changes one field of its base cannot move it, so the order is found here. Fields
+    in a circle stay where they are, and are told later.
+    """
+    needs = {name: [n for n in _read(node) if n in entries] for name, node in entries.items()}
+    ordered: dict[str, Node] = {}
+    waiting = list(entries)
+    while waiting:
+        ready = next((n for n in waiting if all(need in ordered for need in needs[n])), waiting[0])
+        waiting.remove(ready)
+        ordered[ready] = entries[ready]
+    return ordered
+
+
+def _read(node: Node) -> list[str]:
+    """The fields that a mapping reads."""
+    expr, zipped = node.map.get("expr"), node.map.get("zip")
+    names = _FIELD.findall(expr.value) if expr and isinstance(expr.value, str) else []
+    return names + [
+        one.value for one in (zipped.map.values() if zipped else ()) if isinstance(one.value, str)
+    ]
 
 
 def _lift_aliases(root: Node, mapping: Node | None) -> None:
@@ -798,6 +820,13 @@ class _Judge:
                 "keep `target`; `endpoint` is for an API that has no system file",
             )
         if endpoint is None:
+            if profile.target is not None and profile.apply.mode == "action":
+                yield self.fault(
+                    ("apply", "mode"),
+                    "`mode: action` is for an `endpoint`",
+                    "DS-PROF-SCHEMA",
+                    "a system file says itself how a resource is written (`write: upsert`)",
+                )
             return
         for key in ("list", "create", "update", "delete", "action"):
             template = getattr(endpoint, key)
@@ -870,10 +899,10 @@ class _Judge:
                     ),
                 )
             if entry.expr is not None:
-                yield from self.references(entry.expr, before, (*way, "expr"), "mapped above it")
+                yield from self.references(entry.expr, before, (*way, "expr"), "of the mapping")
             for key, field in (entry.zip or {}).items():
                 if field not in before:
-                    yield self.unknown(field, before, (*way, "zip", key), "mapped above it")
+                    yield self.unknown(field, before, (*way, "zip", key), "of the mapping")
             yield from self.steps(entry.transform, (*way, "transform"))
             before.append(name)
 
@@ -1028,13 +1057,15 @@ class _Judge:
                 yield self.unknown(name, known, way, kind)
 
     def unknown(self, name: str, known: Sequence[str], way: Way, kind: str) -> FileFault:
-        later = name in self.profile.mapping and kind == "mapped above it"
+        circle = name in self.profile.mapping and name not in known
         return self.fault(
             way,
-            f"`{name[:60]}` is no field {kind}",
+            f"`{name}` is made from this field, and this one from it"
+            if circle
+            else f"`{name[:60]}` is no field {kind}",
             "DS-PROF-FIELD",
-            f"move `{name}` above it"
-            if later
+            "make one of the two from a column"
+            if circle
             else yamlfile.nearest(name, known) or f"fields: {', '.join(known) or 'none'}",
         )
 

@@ -194,9 +194,11 @@ def _others_read(mode: int) -> bool:
 # --- masking -------------------------------------------------------------------------------------
 
 _WORDS = r"api[_-]?key|passw(?:or)?d|secret(?:[_-]?key)?|private[_-]?key|token"
+# The words are found inside longer names too (LP_API_TOKEN); what stands before them is not
+# matched, for that would take time that grows with the square of the text.
 _PATTERNS = (
     # https://user:password@host
-    (re.compile(r"(\b[a-z][a-z0-9+.-]*://)[^/\s@'\"]+@", re.IGNORECASE), rf"\1{MASK}@"),
+    (re.compile(r"(\b[a-z][a-z0-9+.-]{0,20}://)[^/\s@'\"]+@", re.IGNORECASE), rf"\1{MASK}@"),
     # Authorization: Basic …, "authorization": "Bearer …"
     (
         re.compile(
@@ -209,7 +211,7 @@ _PATTERNS = (
     # password=…, X-Api-Key: …; references to secrets may be shown
     (
         re.compile(
-            rf"([\w-]*(?:{_WORDS})['\"]?\s*[:=]\s*)(?!['\"]?\$\{{)[^\s,;&{{}}\[\]()'\"]+",
+            rf"((?:{_WORDS})['\"]?\s*[:=]\s*)(?!['\"]?\$\{{)[^\s,;&{{}}\[\]()'\"]+",
             re.IGNORECASE,
         ),
         rf"\1{MASK}",
@@ -217,7 +219,7 @@ _PATTERNS = (
     # "client_secret": "…"
     (
         re.compile(
-            rf"([\w-]*(?:{_WORDS})['\"]?\s*[:=]\s*)(?!['\"]\$\{{)(?:(\")(?:[^\"\\]|\\.)*\"|(')[^']*')",
+            rf"((?:{_WORDS})['\"]?\s*[:=]\s*)(?!['\"]\$\{{)(?:(\")(?:[^\"\\]|\\.)*\"|(')[^']*')",
             re.IGNORECASE,
         ),
         rf"\1\2\3{MASK}\2\3",

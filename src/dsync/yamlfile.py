@@ -34,6 +34,7 @@ class Limits:
     """How much a file may cost. `expansion` is nodes after aliases over nodes written."""
 
     size_bytes: int = 1 << 20
+    nodes: int = 100_000
     depth: int = 50
     aliases: int = 50
     expansion: int = 10
@@ -637,7 +638,7 @@ class _Composer:
                 place,
                 'quote it if a text such as "{name}" is meant',
             )
-        self.count()
+        self.count(event)
         if event.anchor:
             self.anchors[event.anchor] = None
         stack.append(_Open(Node({} if is_map else [], place), event.anchor, self.expanded - 1))
@@ -654,7 +655,7 @@ class _Composer:
 
     def scalar(self, event: Any, stack: list[_Open], root: Node | None) -> Node | None:
         self.check_tag(event)
-        self.count()
+        self.count(event)
         place = self.mark(event)
         top = stack[-1] if stack else None
         if top is not None and isinstance(top.node.value, dict) and top.key is None:
@@ -745,9 +746,16 @@ class _Composer:
         self.expanded += weight
         return node
 
-    def count(self) -> None:
+    def count(self, event: Any) -> None:
         self.nodes += 1
         self.expanded += 1
+        if self.nodes > self.limits.nodes:
+            raise self.fault(
+                f"more than {self.limits.nodes} values",
+                "DS-YAML-SIZE",
+                self.mark(event),
+                "split the file; data belongs in a source, not in YAML",
+            )
 
     def check_expansion(self) -> None:
         # Small files may repeat themselves as they like: a hundred nodes cost nothing.
