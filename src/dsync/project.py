@@ -384,7 +384,7 @@ def jobs(project: Project, ask: Ask, targets: Iterable[Target]) -> list[Job]:
             connection=target.connection.name,
             base_url=target.connection.base_url,
             scopes=scopes(project, ask, target),
-            rows=_rows(project, ask, target),
+            rows=_below(project.root, _rows(project, ask, target)),
             base=project.root,
             actions=_actions(ask, target.profile),
         )
@@ -422,6 +422,11 @@ def context_of(project: Project, ask: Ask) -> dict[str, str]:
     given = {"tenant": ask.tenant, "pool_uuid": ask.pool_uuid}
     asked = {name: value for name, value in given.items() if value is not None}
     return {**project.config.context, **asked, **ask.settings}
+
+
+def _below(root: Path, path: Path | None) -> Path | None:
+    """Relative to the project where it can be: a plan is the same wherever the project lies."""
+    return path.relative_to(root) if path is not None and path.is_relative_to(root) else path
 
 
 def _rows(project: Project, ask: Ask, target: Target) -> Path | None:
