@@ -69,7 +69,7 @@ def test_a_configuration(tmp_path: Path) -> None:
 
 def test_no_file_at_all(tmp_path: Path) -> None:
     """Without any file the defaults hold."""
-    assert load(tmp_path, None).settings.connections == {}
+    assert load(tmp_path, None).connections == ()
 
 
 def test_secrets_are_looked_up_when_they_are_used(tmp_path: Path) -> None:

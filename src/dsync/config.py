@@ -235,6 +235,11 @@ class Config:
         """The folder of runs, locks and caches."""
         return self.settings.state_dir
 
+    @property
+    def connections(self) -> tuple[str, ...]:
+        """The names of all connections."""
+        return tuple(self.settings.connections)
+
     def connection(self, name: str) -> Connection:
         """The connection of this name.
 
