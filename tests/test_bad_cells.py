@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ ERROR = ("=NA()", "#N/A")
 NEVER = ("=1+1", "")
 
 
-def _workbook(path: Path, *sheets: tuple[str, list[list[Any]]]) -> Path:
+def _workbook(path: Path, *sheets: tuple[str, Sequence[Any]]) -> Path:
     with xlsxwriter.Workbook(str(path)) as workbook:
         for name, rows in sheets:
             sheet = workbook.add_worksheet(name)
