@@ -168,6 +168,41 @@ def test_dispatch(tmp_path: Path) -> None:
     assert read(con, "p", source, base=tmp_path)["source"].rows == 1
 
 
+@pytest.mark.parametrize(
+    ("content", "calls"),
+    [
+        (b"a,b\n1,2\n", ["view"]),
+        (b"a,b\r\n1,2\n", ["view", "table"]),  # mixed line ends
+        ("a,b\n1,2\n".encode("utf-16"), ["table"]),
+        (b'"a\n",b\n1,2\n', ["table"]),
+    ],
+)
+def test_use_while_it_streams(content: bytes, calls: list[str], path: Path) -> None:
+    """A use sees the rows as they stream by, or stored when the file must be read exactly."""
+    path.write_bytes(content)
+    con = duckdb.connect()
+    seen: list[str] = []
+    rows: Rows = []
+
+    def use(table: SourceTable) -> None:
+        seen.append("table" if table.storage else "view")
+        rows[:] = con.execute(f'SELECT a, b FROM "{table.name}"').fetchall()
+
+    table = csv.read(con, "t", CsvSource(), file=path, use=use)
+    assert (seen, rows) == (calls, [("1", "2")])
+    assert table.digest == hashlib.sha256(content).hexdigest()
+
+
+def test_use_of_a_bad_file(path: Path) -> None:
+    """A fault in a file that streams is named like any other, after the use."""
+    path.write_bytes(b"a,b\n1,2\n1,\0\n")
+    con = duckdb.connect()
+    with pytest.raises(Invalid) as caught:
+        csv.read(con, "t", CsvSource(), file=path, use=lambda table: None)
+    assert (caught.value.code, str(caught.value.where)) == ("DS-CSV-NUL", f"{path} row 3")
+    assert con.execute("SELECT count(*) FROM duckdb_tables()").fetchall() == [(0,)]
+
+
 CELLS = st.text(
     st.characters(codec="utf-8", exclude_characters="\0\ue000\ue001"), max_size=8
 ) | st.sampled_from(["", " ", '"', '""', ",", "\n", "\r\n", "\r", " x", '"x"', "é", "None", "NULL"])

@@ -442,6 +442,18 @@ CSV = (
         code="DS-CSV-QUOTE",
         place=":2",
     ),
+    Bad(
+        name="two-quoted.csv",
+        content=b'name,days\nalpha,1\n"be" "ta",2\n',
+        code="DS-CSV-QUOTE",
+        place=":3",
+    ),
+    Bad(
+        name="two-quoted-utf16.csv",
+        content='name,days\n"be"  "ta",2\n'.encode("utf-16"),
+        code="DS-CSV-QUOTE",
+        place=":2",
+    ),
     Bad(name="unclosed-header.csv", content=b'name,"days\n1,2\n', code="DS-CSV-QUOTE", place=":1"),
     Bad(name="narrow.csv", content=b"a,b,c\n1,2,3\n1,2\n", code="DS-CSV-WIDTH", place="row 3"),
     Bad(name="wide.csv", content=b"a,b\n\n1,2\n1,2,3\n", code="DS-CSV-WIDTH", place="row 3"),
