@@ -204,6 +204,7 @@ def test_director_update(director: Project) -> None:
                 {
                     "name": "Repo_mail",
                     "hiddenrepopath": [{"path": "/opt/immune/storage/", "retention": 30}],
+                    "repoha": [{"ha_li": "198.51.100.7", "ha_day": 30}],
                 }
             ],
         }
@@ -216,6 +217,10 @@ def test_director_update(director: Project) -> None:
     )
     assert change["fields"] == ["hiddenrepopath"]
     assert director("apply", "--yes").code == 0
+    repo = _by_name(_node(director.emulator, "blue-be-2")["Repos"])["Repo_mail"]
+    assert repo["repopath"] == [{"path": "/opt/immune/storage/", "retention": 180}]
+    # The workbook says nothing of remote days, and an edit without them would clear them.
+    assert repo["repoha"] == [{"ha_li": "198.51.100.7", "ha_day": 30}]
     assert director("plan", "--detailed-exitcode").code == 0
 
 

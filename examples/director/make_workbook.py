@@ -115,7 +115,8 @@ GOOD: Sheets = {
                  MATCHES, "status_code", 500.0, "Repo-blue-audit", "store"),
             rule(3, "web", "Repo-blue-web",
                  MATCHES, "norm_id", "Mail", "Repo-blue-mail", "store"),
-            rule(3, "web", "Repo-blue-web", PRESENT, "user", None, "Repo-blue-identity", "store"),
+            # A blank that somebody typed after the name makes no other policy of it.
+            rule(3, "web ", "Repo-blue-web", PRESENT, "user", None, "Repo-blue-identity", "store"),
             rule(4, "identity", "Repo-blue-identity",
                  MATCHES, "event_category", "security", "Repo-blue-audit", "store"),
             # A repo that is not in the sheet keeps its name: every node has `default`.
