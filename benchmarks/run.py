@@ -34,7 +34,7 @@ DSYNC = [str(SCRIPT)] if SCRIPT.exists() else [PYTHON, "-m", "dsync"]
 DSYNC_PLAN = [
     *DSYNC, "plan", "--project", str(HERE / "project"), "--profile", "bench",
     "--rows", "{data}/desired.csv", "--existing", "{data}/existing.ndjson",
-    "--out", "{out}", "--max-rows", "0", "--quiet",
+    "--out", "{out}", "--max-rows", "1", "--quiet",
 ]  # fmt: skip
 DSYNC_CHANGES = (
     "SELECT action, key[1] AS key, fields FROM read_ndjson('{file}', columns = "

@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from dsync import checks, expressions, findings, lookups
+from dsync import checks, findings, lookups
 from dsync.errors import Invalid
 from dsync.sql import count, describe, literal, name
 from dsync.templates import compose, fields_of, text_of, whole
@@ -141,6 +141,8 @@ def _check(
         else:
             parameters = dict(check.model_extra or {})
             if check.type == "sql":
+                from dsync import expressions
+
                 parameters["where"] = expressions.check_expression(
                     parameters["where"], columns=list(fields), alias="t"
                 )

@@ -360,10 +360,11 @@ def _updates(
         _withhold(con, desired, "candidates", "true", "DS-ACTION-OFF",
                   "'needs an update, and updates are off'", "allow updates")  # fmt: skip
         return
+    edits = "c.edits"
     shown = {f.name: f.shown.replace("e.f", "c.f") for f in fields}
-    before = _object({k: (f"list_contains({left}, {literal(k)})", v) for k, v in shown.items()})
+    before = _object({k: (f"list_contains({edits}, {literal(k)})", v) for k, v in shown.items()})
     parts = {
-        f.name: (f"list_contains({left}, {literal(f.name)})", f"to_json(d.p{f.index})")
+        f.name: (f"list_contains({edits}, {literal(f.name)})", f"to_json(d.p{f.index})")
         for f in fields
     }
     after = _object(parts)
@@ -372,8 +373,9 @@ def _updates(
         payload = _payload(desired, ability, omit_empty)
     con.execute(
         f"INSERT INTO {table} SELECT c._row * 4 + 1, 'update', c.rid, c._row, c._key, c.id, "
-        f"list_sort({left}), d.needs, {before}, {after}, {payload} "
-        f"FROM {desired.relation} d JOIN candidates c ON d.rid = c.rid"
+        f"list_sort({edits}), d.needs, {before}, {after}, {payload} "
+        f"FROM {desired.relation} d "
+        f"JOIN (SELECT c.*, {left} AS edits FROM candidates c) c ON d.rid = c.rid"
     )
 
 

@@ -11,7 +11,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from dsync import expressions, findings, transforms
+from dsync import findings, transforms
 from dsync.errors import Faults, Invalid
 from dsync.sql import count, describe, literal, name
 from dsync.templates import constant, template
@@ -20,6 +20,7 @@ from dsync.transforms import Column
 if TYPE_CHECKING:
     import duckdb
 
+    from dsync import expressions
     from dsync.profile import Mapping_, Profile, Step
     from dsync.sources import SourceTable
 
@@ -142,6 +143,8 @@ def _source(
         _column(profile, _plain_columns(con, physical[next(iter(tables))]), wanted)
     trace = None
     if profile.source.query is not None:
+        from dsync import expressions  # the parser of SQL is costly to import
+
         main = next(iter(tables.values()))
         headers = [header.name for header in main.headers]
         bad = sorted({row for row, _ in main.bad_cells})
@@ -353,6 +356,8 @@ def _start(
         layers.reads.add(header)
         return layers.hold(columns[header])
     if mapping.sql is not None:
+        from dsync import expressions
+
         sql = expressions.check_expression(mapping.sql, columns=list(columns))
         layers.reads |= {header for header in columns if name(header) in sql}
         type_ = describe(con, f"SELECT {sql} AS x FROM {relation} s")["x"]

@@ -188,9 +188,11 @@ def decide(
     """
     from dsync import findings, operations
 
-    with _database(workdir, engine) as con:
+    files = _files(jobs, inputs)
+    size = sum(file.stat().st_size for file in files if file.is_file())
+    with _database(workdir, engine, size) as con:
         con.execute(findings.TABLE)
-        _lock(con, workdir, inputs, jobs)
+        _lock(con, workdir, files)
         tables: dict[int, dict[str, SourceTable]] = {}
         work = _Work(con=con, inputs=inputs, workdir=workdir)
         for number, level in _in_order(jobs):
@@ -324,11 +326,13 @@ def _first(faults: BaseExceptionGroup[BaseException]) -> BaseException:
 
 
 _THREAD_BYTES = 256 << 20
+# Below this, threads cost more than they bring.
+_SMALL_BYTES = 2 << 20
 
 
 @contextlib.contextmanager
-def _database(workdir: Path, engine: Engine) -> Iterator[duckdb.DuckDBPyConnection]:
-    """One database in memory for one decision; it spills below `workdir`."""
+def _database(workdir: Path, engine: Engine, size: int) -> Iterator[duckdb.DuckDBPyConnection]:
+    """One database for one decision about `size` bytes of inputs; it spills below `workdir`."""
     import duckdb
 
     settings: dict[str, str | bool | int | float | list[str]] = {
@@ -354,7 +358,9 @@ def _database(workdir: Path, engine: Engine) -> Iterator[duckdb.DuckDBPyConnecti
             code="DS-CFG-ENGINE",
             hint="memory_limit is a size such as 512MB, threads a number above 0",
         ) from None
-    if engine.memory_limit and not engine.threads:
+    if not engine.threads and size < _SMALL_BYTES:
+        con.execute("SET threads = 1")
+    elif engine.memory_limit and not engine.threads:
         # Each thread has reading and writing buffers of its own.
         fitting = max(1, round(_memory_bytes(con) / _THREAD_BYTES))
         con.execute(f"SET threads = {min(fitting, os.cpu_count() or 1)}")
@@ -370,17 +376,21 @@ def _database(workdir: Path, engine: Engine) -> Iterator[duckdb.DuckDBPyConnecti
         con.close()
 
 
-def _lock(
-    con: duckdb.DuckDBPyConnection, workdir: Path, inputs: Inputs, jobs: Sequence[Job]
-) -> None:
-    """From here on the database can reach its inputs and its work directory, and nothing else."""
+def _files(jobs: Sequence[Job], inputs: Inputs) -> list[Path]:
+    """All files that the decision rests on."""
     from dsync import sources
-    from dsync.sql import literal
 
     files = [listing.file for listing in inputs.listings.values() if listing.file]
     for job in jobs:
         with _placed(job):
             files += sources.paths(job.profile.profile.source, base=job.base, override=job.rows)
+    return files
+
+
+def _lock(con: duckdb.DuckDBPyConnection, workdir: Path, files: Sequence[Path]) -> None:
+    """From here on the database can reach its inputs and its work directory, and nothing else."""
+    from dsync.sql import literal
+
     allowed = [str(path) for file in files for path in (file, file.resolve())]
     con.execute(f"SET allowed_paths = {literal(allowed)}")
     con.execute(f"SET allowed_directories = {literal([f'{workdir}/'])}")

@@ -204,7 +204,7 @@ Pattern = Annotated[str, AfterValidator(_pattern)]
 class Model(BaseModel):
     """The base of all models of YAML files: frozen, and closed to unknown keys."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True, defer_build=True)
 
 
 class Request(Model):

@@ -123,7 +123,6 @@ def read(
     Raises: Invalid for everything that is wrong with the file as a whole.
     """
     from dsync.profile import CsvSource, JsonSource, ParquetSource, XlsxSource
-    from dsync.sources import csv, json, parquet, xlsx
 
     limits = limits or ReadLimits()
     spec = _only_kind(source)
@@ -137,6 +136,8 @@ def read(
     file, shown = base / path, str(path)
 
     if isinstance(chosen, XlsxSource):
+        from dsync.sources import xlsx
+
         tables = xlsx.read_sheets(con, name, chosen, file=file, shown=shown, limits=limits)
         if not isinstance(spec, XlsxSource):
             tables = dict(zip(("source",), tables.values(), strict=True))
@@ -147,6 +148,8 @@ def read(
     key = (spec.sheet or "source") if isinstance(spec, XlsxSource) else "source"
     table_name = f"{name}__{key}"
     if isinstance(chosen, CsvSource):
+        from dsync.sources import csv
+
         alone = use if not sheets else None
         table = csv.read(
             con, table_name, chosen, file=file, shown=shown, limits=limits,
@@ -155,11 +158,17 @@ def read(
         if alone is not None:
             return {key: table}
     elif isinstance(chosen, JsonSource):
+        from dsync.sources import json
+
         table = json.read(con, table_name, chosen, file=file, shown=shown, limits=limits)
     else:
+        from dsync.sources import parquet
+
         table = parquet.read(con, table_name, chosen, file=file, shown=shown, limits=limits)
     result = {key: table}
     for sheet in sheets:
+        from dsync.sources import xlsx
+
         result[sheet] = xlsx.empty(con, f"{name}__{sheet}", table.file, table.digest)
     if use is not None:
         use(result)
