@@ -364,8 +364,7 @@ def _updates(
     shown = {f.name: f.shown.replace("e.f", "c.f") for f in fields}
     before = _object({k: (f"list_contains({edits}, {literal(k)})", v) for k, v in shown.items()})
     parts = {
-        f.name: (f"list_contains({edits}, {literal(f.name)})", f"to_json(d.p{f.index})")
-        for f in fields
+        f.name: (f"list_contains({edits}, {literal(f.name)})", _as_json(f.column)) for f in fields
     }
     after = _object(parts)
     payload = after
@@ -481,7 +480,7 @@ def _payload(desired: Desired, ability: Ability, omit_empty: Sequence[str]) -> s
         condition = "true"
         if key in omit_empty:
             condition = f"NOT ({checks.empty(Column(f'd.p{index}', column.type))})"
-        parts[key] = (condition, f"to_json(d.p{index})")
+        parts[key] = (condition, _as_json(Column(f"d.p{index}", column.type)))
     for i, key in enumerate(ability.keep):
         if key not in parts:
             parts[key] = (f"c.keep{i} IS NOT NULL", f"c.keep{i}")
@@ -492,6 +491,12 @@ def _payload(desired: Desired, ability: Ability, omit_empty: Sequence[str]) -> s
                 f"CASE WHEN {condition} THEN {value} ELSE c.keep{i} END",
             )
     return _object(parts)
+
+
+def _as_json(column: Column) -> str:
+    """SQL of a value as JSON without line breaks; only JSON that came as a text can have some."""
+    text = f"to_json({column.sql})"
+    return f"json({text})" if "JSON" in column.type else text
 
 
 def _object(parts: Mapping[str, tuple[str, str]]) -> str:

@@ -78,9 +78,7 @@ def write_body(con: duckdb.DuckDBPyConnection, sections: Sequence[Section], body
     with body.open("wb") as out:
 
         def append(line: str, source: str, order: str) -> None:
-            # A line break outside of a text is white space in JSON, and would end the line here.
-            one_line = f"replace(replace({line}, chr(10), ' '), chr(13), ' ')"
-            rows = con.execute(f"SELECT {one_line} FROM (FROM {source}) ORDER BY {order}")
+            rows = con.execute(f"SELECT {line} FROM (FROM {source}) ORDER BY {order}")
             while batch := rows.fetchmany(_BATCH):
                 lines = "\n".join([text for (text,) in batch]).encode() + b"\n"
                 digest.update(lines)
