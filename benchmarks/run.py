@@ -135,8 +135,8 @@ def fetch(bench: Bench, rows: int) -> None:
     title = f"Fetch of {records:,} records in pages of {PAGE}"
     with emulator(generated(bench.data, rows) / "existing.ndjson") as url:
         command = [PYTHON, str(HERE / "peer_download.py"), f"{url}/api/records", str(PAGE)]
-        bare = Case(name="bare loop", command=[*command, "{out}", "data"], lines=records)
-        dump = Case(name="dsync dump", command=filled(DSYNC_FETCH, url=url), lines=records)
+        bare = Case(name="fetch: bare loop", command=[*command, "{out}", "data"], lines=records)
+        dump = Case(name="fetch: dsync dump", command=filled(DSYNC_FETCH, url=url), lines=records)
         bench.compare(title, rows, [bare, dump])
 
 
@@ -266,9 +266,9 @@ def check(changes: str, out: Path, expected: Path) -> None:
 
 
 def check_lines(wanted: int, out: Path) -> None:
-    """Raises: Failed when the file `out`, or the files of that folder, have not `wanted` lines."""
+    """Raises: Failed when the file `out`, or the files below it, have not `wanted` lines."""
     found = 0
-    for path in sorted(out.iterdir()) if out.is_dir() else [out]:
+    for path in sorted(out.rglob("*.ndjson")) if out.is_dir() else [out]:
         with path.open("rb") as file:
             found += sum(1 for _ in file)
     if found != wanted:
