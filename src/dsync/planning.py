@@ -224,7 +224,12 @@ async def plan(
     engine: Engine = Engine(),
     on_event: Listen = _silent,
 ) -> Plan:
-    """Gather and decide."""
+    """Gather and decide. Sources are opened first: a missing file is told before any call."""
+    from dsync import sources
+
+    for job in jobs:
+        with _placed(job):
+            sources.check(job.profile.profile.source, base=job.base, override=job.rows)
     inputs = await gather(
         jobs, connectors=connectors, workdir=workdir, existing=existing, on_event=on_event
     )

@@ -175,6 +175,18 @@ def read(
     return result
 
 
+def check(source: Source, *, base: Path, override: Path | None = None) -> None:
+    """Make sure that the files of a source are there and can be opened.
+
+    Raises: Invalid DS-FILE-….
+    """
+    from dsync.sources._file import opened
+
+    for path in paths(source, base=base, override=override):
+        with opened(path, str(path.relative_to(base) if path.is_relative_to(base) else path)):
+            pass
+
+
 def paths(source: Source, *, base: Path, override: Path | None = None) -> list[Path]:
     """The files that `read` would open.
 
