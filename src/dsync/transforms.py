@@ -185,7 +185,7 @@ def split(column: Column, *, sep: str = ";") -> Column:
 @_transform(checked=True, expects="a JSON array, a list literal or a separated text")
 def to_list(column: Column, *, sep: str = "|") -> Column:
     """A text becomes a list: a JSON array, a literal such as ['a', 'b'], or parts between `sep`."""
-    sql = _text(column).sql
+    sql = _unescaped(_text(column).sql)
     double = f"replace({sql}, '''', '\"')"
     array = (
         f"CASE WHEN json_valid({sql}) THEN from_json({sql}, '[\"VARCHAR\"]') "
@@ -308,7 +308,7 @@ def json(column: Column) -> Column:
     if column.type == "JSON":
         return column
     sql = _text(column).sql
-    return Column(f"try_cast({sql} AS JSON)", "JSON")
+    return Column(f"try_cast({_unescaped(sql)} AS JSON)", "JSON")
 
 
 @_transform()
@@ -379,6 +379,12 @@ def blank(column: Column, *, words: list[str]) -> Column:
     return Column(
         f"CASE WHEN NOT list_contains({low}, lower({_trim(text.sql)})) THEN {text.sql} END"
     )
+
+
+def _unescaped(sql: str) -> str:
+    r"""NULL for a text that hides the marks of a reference behind an escape such as `\ue000`."""
+    hidden = f"contains({sql}, '\\u') AND regexp_matches({sql}, '(?i)\\\\ue00[01]')"
+    return f"(CASE WHEN NOT ({hidden}) THEN {sql} END)"
 
 
 def _common_type(values: list[Any]) -> str:
