@@ -8,11 +8,12 @@ time. Nested values meet in the shape of the desired ones: what only the API has
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from dsync import checks
-from dsync.sql import count, literal, name
+from dsync.sql import count, literal, name, pointer
 from dsync.transforms import Column
 
 if TYPE_CHECKING:
@@ -71,9 +72,9 @@ def fields(
             continue
         d = Column(f"d.p{index}", column.type)
         raw = f"e.f{index}"
-        mine, theirs, alike, raw_type, shown = _comparable(con, desired, d, raw)
-        unread = "false" if theirs == raw else f"({raw} IS NOT NULL AND {theirs} IS NULL)"
-        normal = [_normalise(key, sql, d, diff) for sql in (mine, theirs)]
+        pair = _comparable(con, desired, d, raw)
+        unread = "false" if pair.theirs == raw else f"({raw} IS NOT NULL AND {pair.theirs} IS NULL)"
+        normal = [_normalise(key, sql, pair.form, d, diff) for sql in (pair.mine, pair.theirs)]
         conditions = []
         if key in omit_empty:
             conditions.append(f"NOT ({checks.empty(d)})")
@@ -87,19 +88,32 @@ def fields(
                 desired=normal[0],
                 existing=normal[1],
                 unread=unread,
-                alike=alike,
-                raw=raw_type,
-                shown=shown,
+                alike=pair.alike,
+                raw=pair.read,
+                shown=pair.shown,
                 condition=" AND ".join(conditions) or "true",
             )
         )
     return result
 
 
-def _comparable(
-    con: duckdb.DuckDBPyConnection, desired: Desired, d: Column, raw: str
-) -> tuple[str, str, str, str, str]:
-    """SQL of both sides in one type: (desired, existing, alike, type to read, JSON to show).
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Pair:
+    """SQL of both sides in one type, whose form is a tree of lists, objects and leaves."""
+
+    mine: str
+    theirs: str
+    form: Any
+    """`VARCHAR`, `DOUBLE`, `JSON`, [form of an item], or {key: form}"""
+    shown: str
+    """SQL of the existing value as JSON"""
+    alike: str = "false"
+    read: str = "VARCHAR"
+    """the type in which the existing value is read"""
+
+
+def _comparable(con: duckdb.DuckDBPyConnection, desired: Desired, d: Column, raw: str) -> _Pair:
+    """Both sides in one type.
 
     Scalars are compared as texts, as the API may give `90` or `"90"`; what looks different as a
     text may still be `alike` as a number or a time.
@@ -108,80 +122,98 @@ def _comparable(
     as_text = f"to_json({raw})"
     as_number = f"CASE WHEN {number} IS NULL THEN to_json({raw}) ELSE {raw}::JSON END"
     kind = d.type.partition("(")[0]
+    text = f"{d.sql}::VARCHAR"
     if d.type == "VARCHAR":
-        return d.sql, raw, "false", "VARCHAR", as_text
+        return _Pair(mine=d.sql, theirs=raw, form="VARCHAR", shown=as_text)
     if kind in _INTEGERS:
-        return f"{d.sql}::VARCHAR", raw, f"{number} = {d.sql}", "VARCHAR", as_number
-    if kind in ("DOUBLE", "FLOAT", "DECIMAL"):
-        return (
-            f"{d.sql}::DOUBLE", f"try_cast({raw} AS DOUBLE)", "false", "VARCHAR", as_number,
-        )  # fmt: skip
+        same = f"{number} = {d.sql}"
+        return _Pair(mine=text, theirs=raw, form="VARCHAR", shown=as_number, alike=same)
+    if kind in _FLOATS and not d.is_list:
+        theirs = f"try_cast({raw} AS DOUBLE)"
+        return _Pair(mine=f"{d.sql}::DOUBLE", theirs=theirs, form="DOUBLE", shown=as_number)
     if kind == "BOOLEAN":
         shown = f"CASE WHEN {raw} IN ('true', 'false') THEN {raw}::JSON ELSE to_json({raw}) END"
-        return f"{d.sql}::VARCHAR", raw, f"lower({raw}) = {d.sql}::VARCHAR", "VARCHAR", shown
+        same = f"lower({raw}) = {text}"
+        return _Pair(mine=text, theirs=raw, form="VARCHAR", shown=shown, alike=same)
     if kind in ("DATE", "TIMESTAMP", "TIMESTAMP WITH TIME ZONE"):
-        alike = f"try_cast({raw} AS TIMESTAMP) = {d.sql}::TIMESTAMP"
-        return f"{d.sql}::VARCHAR", raw, alike, "VARCHAR", as_text
-    if d.type == "JSON[]":
-        theirs = f"""from_json({raw}, '["JSON"]')::VARCHAR[]"""
-        return f"{d.sql}::VARCHAR[]", theirs, "false", "JSON", raw
-    if d.type == "JSON":
-        shape = _shape_of_json(con, desired, d)
-        both = [f"from_json({sql}, {literal(shape)})" for sql in (d.sql, raw)]
-        return both[0], both[1], "false", "JSON", raw
-    shape, type_ = _shape_of_type(d.type)
-    return f"{d.sql}::{type_}", f"from_json({raw}, {literal(shape)})", "false", "JSON", raw
+        same = f"try_cast({raw} AS TIMESTAMP) = {d.sql}::TIMESTAMP"
+        return _Pair(mine=text, theirs=raw, form="VARCHAR", shown=as_text, alike=same)
+    if "JSON" in d.type:
+        d = Column(d.sql if d.type == "JSON" else f"to_json({d.sql})", "JSON")
+        form = _form_of_json(con, desired, d)
+        mine = f"from_json({d.sql}, {literal(json.dumps(form))})"
+    else:
+        form = _parse_type(d.type)
+        mine = f"{d.sql}::{_type(form)}"
+    theirs = f"from_json({raw}, {literal(json.dumps(form))})"
+    return _Pair(mine=mine, theirs=theirs, form=form, shown=raw, read="JSON")
 
 
+_FLOATS = frozenset(("DOUBLE", "FLOAT", "DECIMAL"))
 _INTEGERS = frozenset(
     "TINYINT SMALLINT INTEGER BIGINT HUGEINT UTINYINT USMALLINT UINTEGER UBIGINT UHUGEINT".split()
 )
 
 
-def _normalise(key: str, sql: str, column: Column, diff: Diff) -> str:
-    """SQL of a side after the normalisers that the profile names for the field."""
+def _normalise(key: str, sql: str, form: Any, column: Column, diff: Diff) -> str:
+    """SQL of a side after the normalisers that the profile names for the field.
+
+    A normaliser that means nothing for the form, such as `trim` for a number, does nothing.
+    """
     text = column.type == "VARCHAR"
-    is_list = column.is_list or column.type == "JSON"
     if key in diff.trim and text:
         sql = f"trim({sql})"
-    if key in diff.caseless:
-        sql = (
-            f"list_transform({sql}, lambda _x_: lower(_x_))" if column.is_list else f"lower({sql})"
-        )
+    if key in diff.caseless and form == "VARCHAR":
+        sql = f"lower({sql})"
+    elif key in diff.caseless and form == ["VARCHAR"]:
+        sql = f"list_transform({sql}, lambda _x_: lower(_x_))"
     if key in diff.number and text:
         sql = f"coalesce(try_cast({sql} AS DOUBLE)::VARCHAR, {sql})"
     if key in diff.csv_as_sets and text:
         parts = f"list_transform(string_split({sql}, ','), lambda _x_: trim(_x_))"
         sql = f"array_to_string(list_sort(list_distinct({parts})), ',')"
-    if key in diff.list_as_sets and is_list:
-        sql = f"list_sort(list_distinct({sql}))"
-    elif key in diff.unordered and is_list:
-        sql = f"list_sort({sql})"
+    if key in diff.list_as_sets:
+        sql = _sorted(sql, form, lambda items: f"list_sort(list_distinct({items}))")
+    elif key in diff.unordered:
+        sql = _sorted(sql, form, lambda items: f"list_sort({items})")
     if key in diff.empty_is_null:
         if text:
             sql = f"nullif({sql}, '')"
-        elif is_list:
+        elif isinstance(form, list):
             sql = f"CASE WHEN len({sql}) > 0 THEN {sql} END"
+        elif form == "JSON":
+            sql = f"CASE WHEN NOT ({checks.empty(Column(sql, 'JSON'))}) THEN {sql} END"
     if key in diff.default:
-        value = diff.default[key]
-        value = str(value).lower() if isinstance(value, bool) else value
-        sql = f"coalesce({sql}, {literal(value)})"
+        sql = f"coalesce({sql}, {_default(diff.default[key], form)})"
     return sql
 
 
-def _shape_of_type(type_: str) -> tuple[str, str]:
-    """A nested DuckDB type with all its leaves as texts: (as a shape for from_json, as a type)."""
-    tree = _parse_type(type_)
-    return _shape(tree), _type(tree)
+def _sorted(sql: str, form: Any, order: Callable[[str], str]) -> str:
+    if isinstance(form, list):
+        return order(sql)
+    if form != "JSON":
+        return sql
+    # Some rows have a list and others have something else: each value is asked.
+    items = f"""from_json({sql}, '["JSON"]')::VARCHAR[]"""
+    return f"CASE json_type({sql}) WHEN 'ARRAY' THEN to_json({order(items)}) ELSE {sql} END"
+
+
+def _default(value: Any, form: Any) -> str:
+    """What null means, as SQL in the form that is compared."""
+    if form == "VARCHAR":
+        return literal(str(value).lower() if isinstance(value, bool) else str(value))
+    if form == "DOUBLE":
+        return f"try_cast({literal(str(value))} AS DOUBLE)"
+    return f"from_json({literal(json.dumps(value))}, {literal(json.dumps(form))})"
 
 
 def _parse_type(type_: str) -> Any:
-    """`STRUCT(a BIGINT, b VARCHAR[])[]` -> [{"a": "VARCHAR", "b": ["VARCHAR"]}]."""
+    """`STRUCT(a BIGINT, b DOUBLE[])[]` -> [{"a": "VARCHAR", "b": ["DOUBLE"]}]."""
     type_ = type_.strip()
     if type_.endswith("[]"):
         return [_parse_type(type_[:-2])]
     if not type_.startswith("STRUCT("):
-        return "JSON" if type_ == "JSON" else "VARCHAR"
+        return "DOUBLE" if type_.partition("(")[0] in _FLOATS else "VARCHAR"
     parts: dict[str, Any] = {}
     depth, start, quoted = 0, 0, False
     body = type_[len("STRUCT(") : -1]
@@ -204,11 +236,6 @@ def _parse_type(type_: str) -> Any:
     return parts
 
 
-def _shape(tree: Any) -> str:
-
-    return json.dumps(tree)
-
-
 def _type(tree: Any) -> str:
     if isinstance(tree, list):
         return f"{_type(tree[0])}[]"
@@ -217,36 +244,47 @@ def _type(tree: Any) -> str:
     return str(tree)
 
 
-def _shape_of_json(con: duckdb.DuckDBPyConnection, desired: Desired, d: Column) -> str:
-    """The shape of a JSON column, with texts as leaves, as found in the desired rows.
+def _form_of_json(con: duckdb.DuckDBPyConnection, desired: Desired, d: Column) -> Any:
+    """The form of a JSON column, as found in the desired rows.
 
     A sample is tried first; if a row does not fit it, all rows are asked. Keys that only the
     existing record has are not compared: the API may add fields.
     """
-
-    found = ""
+    found: Any = "JSON"
     for sample in (" LIMIT 2000", ""):
         query = f"SELECT {d.sql} AS j FROM {desired.relation} d WHERE {d.sql} IS NOT NULL{sample}"
         rows: list[tuple[str | None]] = con.execute(
             f"SELECT json_group_structure(j) FROM ({query})"
         ).fetchall()
-        tree = json.loads(rows[0][0] or '"JSON"')
-        found = json.dumps(_text_leaves(tree))
+        found = _leaves(con, query, json.loads(rows[0][0] or '"NULL"'), "$")
         if not sample:
             break
         misfits = count(
             con,
             f"FROM {desired.relation} d WHERE {d.sql} IS NOT NULL AND {d.sql}::VARCHAR <> 'null' "
-            f"AND try(from_json_strict({d.sql}, {literal(found)})) IS NULL",
+            f"AND try(from_json_strict({d.sql}, {literal(json.dumps(found))})) IS NULL",
         )
         if not misfits:
             break
     return found
 
 
-def _text_leaves(tree: Any) -> Any:
+def _leaves(con: duckdb.DuckDBPyConnection, query: str, tree: Any, path: str) -> Any:
+    """A structure as DuckDB tells it -> a form. `path` leads to it in the column `j` of `query`."""
     if isinstance(tree, list):
-        return [_text_leaves(tree[0])] if tree else ["JSON"]
+        return [_leaves(con, query, tree[0], f"{path}[*]")] if tree else ["JSON"]
     if isinstance(tree, dict):
-        return {key: _text_leaves(part) for key, part in tree.items()} or "JSON"
-    return "JSON" if tree in ("JSON", "NULL") else "VARCHAR"
+        steps = {key: path + pointer(key)[1:] for key in tree}
+        return {key: _leaves(con, query, tree[key], steps[key]) for key in tree} or "JSON"
+    if tree == "DOUBLE":
+        return "DOUBLE"
+    if tree != "JSON":
+        return "JSON" if tree == "NULL" else "VARCHAR"
+    # Texts here and numbers there are still scalars; only with objects among them it is JSON.
+    values = f"json_extract(j, {literal(path)})"
+    if "[*]" in path:
+        values = f"unnest({values})"
+    nested = count(
+        con, f"FROM (SELECT {values} AS v FROM ({query})) WHERE json_type(v) IN ('ARRAY', 'OBJECT')"
+    )
+    return "JSON" if nested else "VARCHAR"
