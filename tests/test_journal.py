@@ -156,7 +156,7 @@ def test_states(journal: Journal) -> None:
     """The state of an operation is what its events add up to."""
     acked = Outcome(state="acked", status=200, id=7)
     assert journal.state("a") is None
-    journal.append(Record.intent("a", 1), Record.intent("b", 1))
+    journal.append(Record.start(), Record.intent("a", 1), Record.intent("b", 1))
     state = journal.state("a")
     assert state is not None
     assert (state.state, state.attempt, state.is_unknown) == ("intent", 1, True)
@@ -287,6 +287,8 @@ plan, folder = load_plan(Path(sys.argv[1])), Path(sys.argv[2])
 journal = Journal.create(folder, plan, run_id="r1")
 journal.append(Record.intent("a", 1), Record.outcome("a", 1, Outcome(state="acked", id=7)))
 journal.append(Record.intent("b", 1))
+journal.mark(Record.sent("b", 1))
+journal.append(Record.intent("c", 1))
 """
 
 
@@ -301,7 +303,8 @@ def _child(code: str, *arguments: object) -> subprocess.CompletedProcess[str]:
 
 @pytest.mark.integration
 def test_kill_between_intent_and_outcome(tmp_path: Path, plan: Plan) -> None:
-    """What was appended before a SIGKILL is there after it; an intent alone counts as unknown."""
+    """What was written before a SIGKILL is there after it; a call that was marked is unknown, one
+    that was not has not left."""
     save_plan(plan, tmp_path / "a.plan")
     child = _child("os.kill(os.getpid(), signal.SIGKILL)", tmp_path / "a.plan", tmp_path / "run")
     assert child.returncode == -signal.SIGKILL
@@ -309,8 +312,87 @@ def test_kill_between_intent_and_outcome(tmp_path: Path, plan: Plan) -> None:
         states = dict(journal.states())
         assert states["a"].is_settled
         assert states["a"].id == 7
-        assert states["b"].state == "intent"
+        assert states["b"].state == "sent"
         assert states["b"].is_unknown
+        assert states["c"].state == "not_sent"
+        assert journal.breaches() == []
+
+
+def test_another_start_of_the_machine(journal: Journal, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After a power cut a missing mark proves nothing: the intent is unknown."""
+    journal.append(Record.start(), Record.intent("a", 1))
+    journal.close()
+    monkeypatch.setattr("dsync.journal.boot_id", lambda: "another")
+    with Journal.open(journal.folder) as again:
+        state = again.state("a")
+    assert state is not None
+    assert state.is_unknown
+
+
+def _alter(journal: Journal, *statements: str) -> None:
+    """Change the database as only a fault of the disk, or somebody on purpose, could."""
+    journal.close()
+    with sqlite3.connect(journal.folder / "journal.db") as db:
+        for trigger in ("events_update", "events_delete"):
+            db.execute(f"DROP TRIGGER {trigger}")
+        for statement in statements:
+            db.execute(statement)
+    db.close()
+
+
+@pytest.mark.parametrize(
+    "statement",
+    ["UPDATE events SET state = 'rejected' WHERE kind = 'outcome'",
+     "DELETE FROM events WHERE seq = 2",
+     "DELETE FROM events WHERE seq = 3", "UPDATE events SET at = at + 1 WHERE seq = 1"],
+)  # fmt: skip
+def test_altered_events(journal: Journal, statement: str) -> None:
+    """An event that is not as it was written, or is gone, the last one too, is seen at opening."""
+    done = Record.outcome("a", 1, Outcome(state="acked"))
+    journal.append(Record.start(), Record.intent("a", 1), done)
+    _alter(journal, statement)
+    with pytest.raises(StorageFault, match="DS-STORE-DAMAGED"):
+        Journal.open(journal.folder)
+
+
+def test_lost_wal(journal: Journal) -> None:
+    """A journal whose newest events are gone with their file is refused, not taken for younger."""
+    journal.append(Record.start(), Record.intent("a", 1))
+    saved = (journal.folder / "journal.db").read_bytes()
+    journal.close()
+    (journal.folder / "journal.db").write_bytes(saved)
+    with pytest.raises(StorageFault, match="DS-STORE"):
+        Journal.open(journal.folder)
+
+
+def test_breaches(journal: Journal) -> None:
+    """An order of events that the rules do not allow is told."""
+    lost = Outcome(state="unknown")
+    journal.append(Record.start(), Record.intent("a", 1), Record.outcome("a", 1, lost))
+    assert journal.breaches() == []
+    journal.append(Record.intent("a", 2), Record.intent("b", 2), Record.sent("c", 1))
+    told = " ".join(journal.breaches())
+    assert "sent again while it was unknown" in told
+    assert "attempt 2 after 0" in told
+    assert "sent after nothing" in told
+
+
+def test_emergency(journal: Journal, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Outcomes that the journal could not take are kept in a file, and read back from it."""
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    journal.append(Record.start(), Record.intent("a", 1), Record.intent("b", 1))
+    where = journal.rescue([])
+    kept = journal.rescue([Record.outcome("a", 1, Outcome(state="acked", id=7))])
+    assert where == kept
+    assert (Path(kept).stat().st_mode & 0o777) == 0o600
+    assert journal.bring_back(Path(kept)) == 1
+    assert journal.bring_back(Path(kept)) == 0
+    state = journal.state("a")
+    assert state is not None
+    assert (state.state, state.id) == ("acked", 7)
+    (tmp_path / "odd").write_text("nothing\n")
+    with pytest.raises(Invalid, match="line 1"):
+        journal.bring_back(tmp_path / "odd")
 
 
 @pytest.mark.integration

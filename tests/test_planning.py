@@ -12,7 +12,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from dsync import planning, profile, system
+from dsync import database, planning, profile, system
 from dsync.connectors import Page
 from dsync.errors import DsyncError, Invalid, Unauthorized, Unavailable
 from dsync.model import Change, Outcome, Plan, Scope
@@ -275,12 +275,12 @@ def test_second_plan_is_empty(
     for tally in plan.tallies:
         parts = tally.create + tally.update + tally.unchanged + tally.skip + tally.error
         assert parts == tally.rows
-    whole = planning._bucket_count
-    planning._bucket_count = lambda con, files: 3  # type: ignore[assignment]
+    whole = database.bucket_count
+    database.bucket_count = lambda con, files: 3  # type: ignore[assignment]
     try:
         again = _plan(jobs, Records({"n1": state}), folder / "buckets", threads=2)
     finally:
-        planning._bucket_count = whole
+        database.bucket_count = whole
     assert again.body.read_bytes() == plan.body.read_bytes()
     _carry_out(plan, state)
     left = _plan(jobs, Records({"n1": state}), folder / "second")

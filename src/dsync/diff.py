@@ -86,6 +86,8 @@ class Compared:
     table: str
     existing: int
     counts: Mapping[str, int] = field(default_factory=dict)
+    columns: Mapping[str, str] = field(default_factory=dict)
+    """payload field -> its SQL type"""
 
 
 def compare(
@@ -137,7 +139,8 @@ def compare(
     counts["unchanged"] = (
         rows - counts["create"] - counts["update"] - counts["skip"] - counts["error"]
     )
-    return Compared(table=table, existing=records, counts=counts)
+    columns = {key: column.type for key, column in desired.payload.items()}
+    return Compared(table=table, existing=records, counts=counts, columns=columns)
 
 
 # --- the join -------------------------------------------------------------------------------------

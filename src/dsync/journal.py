@@ -3,30 +3,44 @@
     <run>/                 0700
       plan.ndjson          0400  the plan as it was approved, its SHA-256 known to the journal
       journal.db           0600  the only authority on what happened
+      journal.head         0600  how many events there are at least: a journal that lost some is
+                                 refused
+      ballast              0600  room kept for the last outcomes when the disk is full
 
-The journal is a table of events. An *intent* says that a call is about to be made, an *outcome*
-what became of it; an intent without an outcome is a call of which nobody knows. Nothing is ever
-changed or deleted: the state of an operation is what its events add up to.
+The journal is a table of events, each chained to the one before it by a hash. An *intent* says
+that a call is about to be made, *sent* that its first byte is about to leave, an *outcome* what
+became of it, *resolve* what was found out later. Nothing is ever changed or deleted: the state of
+an operation is what its events add up to.
 
-    (none) ──intent──▶ intent ──job──▶ accepted
-                          │               │
-                          └────outcome────┴──▶ acked · rejected · not_sent · unknown
-    (none) ──skipped─▶ skipped
+    (none) ──intent──▶ intent ──sent──▶ sent ──job──▶ accepted
+       │                  └───────┬───────┘              │
+       │                          ├──────outcome─────────┴──▶ acked · rejected
+       ├──skipped─▶ skipped       ├──outcome──▶ not_sent (may be sent) · unknown
+       └──outcome─▶ stale         └── killed ─▶ not_sent if still `intent` and the machine has not
+                                               been started since, else unknown
+    unknown ──resolve──▶ acked · not_sent · rejected · conflict · duplicate
 
-A plan file is the plan's body between two lines: a header, and an end that holds the number of
-lines and the SHA-256 of everything before it.
+| what is written | how | survives kill -9 | survives a power cut |
+|---|---|---|---|
+| intent, job, resolve, stop, outcome | commit with synchronous=FULL | yes | yes |
+| sent | commit with synchronous=NORMAL | yes | no |
 """
 
 from __future__ import annotations
 
+import base64
+import bisect
 import contextlib
 import hashlib
 import os
 import re
 import secrets
+import shutil
 import sqlite3
+import struct
+import tempfile
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import groupby
@@ -36,19 +50,33 @@ from typing import Any, Literal, Self
 import msgspec
 
 from dsync import __version__
-from dsync.errors import DsyncError, Invalid, Locked, Refused, Stale, StorageFault, UsageFault
-from dsync.model import PLAN_FORMAT_VERSION, Change, Outcome, OutcomeState, Plan, Scope, Tally
+from dsync.errors import DsyncError, Invalid, Refused, Stale, StorageFault, UsageFault
+from dsync.failpoints import point
+from dsync.model import Change, Outcome, OutcomeState, Plan
+from dsync.planfile import load_plan, save_plan, stale, verified
+from dsync.storage import boot_id, guarded, make_folder, sync_folder
 
-JOURNAL_FORMAT_VERSION = 1
+__all__ = [
+    "JOURNAL_FILE", "PLAN_FILE", "Journal", "Life", "Operation", "Record", "StopReason",
+    "check_run_id", "idempotency_key", "load_plan", "new_run_id", "op_id", "operation", "save_plan",
+]  # fmt: skip
+
+JOURNAL_FORMAT_VERSION = 2
 PLAN_FILE, JOURNAL_FILE = "plan.ndjson", "journal.db"
+HEAD_FILE, BALLAST_FILE = "journal.head", "ballast"
+BALLAST_BYTES = 4 << 20
+BYTES_PER_OPERATION = 2 << 10
+"""what an operation takes in the journal, at most"""
 
-EventKind = Literal["start", "intent", "job", "outcome", "found", "skipped", "stop", "end"]
-StopReason = Literal["interrupted", "unauthorized", "unavailable", "unclear"]
-OperationState = Literal["intent", "accepted", "skipped"] | OutcomeState
+EventKind = Literal[
+    "start", "intent", "sent", "job", "outcome", "resolve", "found", "skipped", "stop", "end"
+]
+StopReason = Literal[
+    "interrupted", "deadline", "wait", "unauthorized", "unavailable", "failures", "unclear", "stale"
+]
+OperationState = Literal["intent", "sent", "skipped"] | OutcomeState
 
 _MESSAGE_CHARS = 500
-_HEADER_BYTES = 64 << 20
-_CHUNK_BYTES = 1 << 20
 
 
 # --- names of runs and operations ---------------------------------------------------------------
@@ -90,6 +118,12 @@ def operation(
     return hashlib.sha256(msgspec.json.encode(parts)).hexdigest()
 
 
+def idempotency_key(target: str, op: str, body_sha256: str) -> str:
+    """40 letters and digits: the same for the same bytes of the same operation, in every life."""
+    digest = hashlib.sha256(f"dsync1\0{target}\0{op}\0{body_sha256}".encode()).digest()
+    return base64.b32encode(digest).decode()[:40]
+
+
 # --- what a journal holds -----------------------------------------------------------------------
 
 
@@ -106,16 +140,22 @@ class Record:
     code: str | None = None
     message: str | None = None
     job: str | None = None
+    data: str | None = None
 
     @classmethod
     def start(cls) -> Self:
         """A process begins to work on the run."""
-        return cls(kind="start", message=__version__)
+        return cls(kind="start", message=__version__, data=boot_id())
 
     @classmethod
-    def intent(cls, op: str, attempt: int) -> Self:
-        """A call is about to be made."""
-        return cls(kind="intent", op=op, attempt=attempt)
+    def intent(cls, op: str, attempt: int, body_sha256: str = "") -> Self:
+        """A call with this body is about to be made."""
+        return cls(kind="intent", op=op, attempt=attempt, data=body_sha256)
+
+    @classmethod
+    def sent(cls, op: str, attempt: int) -> Self:
+        """The first byte of the call is about to leave."""
+        return cls(kind="sent", op=op, attempt=attempt)
 
     @classmethod
     def accepted(cls, op: str, location: str) -> Self:
@@ -125,9 +165,20 @@ class Record:
     @classmethod
     def outcome(cls, op: str, attempt: int, outcome: Outcome) -> Self:
         """What became of the call."""
+        return cls._told("outcome", op, attempt, outcome)
+
+    @classmethod
+    def resolve(cls, op: str, attempt: int, outcome: Outcome, evidence: str) -> Self:
+        """What was found out about a call whose outcome was not clear, and from what."""
+        return cls._told("resolve", op, attempt, outcome, evidence)
+
+    @classmethod
+    def _told(
+        cls, kind: EventKind, op: str, attempt: int, outcome: Outcome, data: str | None = None
+    ) -> Self:
         return cls(
-            kind="outcome", op=op, attempt=attempt, state=outcome.state, status=outcome.status,
-            id=outcome.id, code=outcome.code, message=outcome.message, job=outcome.job,
+            kind=kind, op=op, attempt=attempt, state=outcome.state, status=outcome.status,
+            id=outcome.id, code=outcome.code, message=outcome.message, job=outcome.job, data=data,
         )  # fmt: skip
 
     @classmethod
@@ -153,25 +204,37 @@ class Record:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Operation:
-    """The current state of an operation. `attempt` counts the calls made for it."""
+    """The current state of an operation.
+
+    `attempt` counts the calls made for it; `at_s` is when the last of them was (seconds since
+    1970), `body` the SHA-256 of what it carried. `resolved`: the state was found out later.
+    """
 
     state: OperationState
     attempt: int = 0
+    at_s: float = 0.0
     status: int | None = None
     id: Any = None
     code: str = ""
     message: str = ""
     job: str | None = None
+    body: str = ""
+    resolved: bool = False
 
     @property
     def is_settled(self) -> bool:
-        """True when the API has said yes or no: there is nothing left to do."""
-        return self.state in ("acked", "rejected")
+        """True when nothing is left to do for this run."""
+        return self.state in ("acked", "rejected", "stale", "conflict", "duplicate")
 
     @property
     def is_unknown(self) -> bool:
         """True when a call may have had an effect, and nobody knows."""
-        return self.state in ("intent", "accepted", "unknown")
+        return self.state in ("intent", "sent", "unknown")
+
+    @property
+    def is_open(self) -> bool:
+        """True when a job does it that has no verdict yet."""
+        return self.state == "accepted"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -182,6 +245,7 @@ class Life:
     ended: datetime | None = None
     stop: StopReason | None = None
     message: str = ""
+    lives: int = 0
 
 
 class Journal:
@@ -198,6 +262,11 @@ class Journal:
         self.run_id = run_id
         self._db = db
         self._broken: DsyncError | None = None
+        with guarded(folder):
+            self._seq, self._link = _last(db)
+            self._head = os.open(folder / HEAD_FILE, os.O_RDWR | _NOFOLLOW)
+            self._lives = _lives(db)
+        self._boot = boot_id()
 
     @classmethod
     def create(cls, folder: Path, plan: Plan, *, run_id: str) -> Journal:
@@ -206,14 +275,15 @@ class Journal:
         What a process that died in the middle of this has left is taken over; no call can have
         been made from it.
 
-        Raises: Refused when the run exists, Locked when it is at work, StorageFault, UsageFault.
+        Raises: Refused when the run exists, Locked when it is at work, UsageFault; StorageFault,
+        also when the disk has too little room for the plan's operations.
         """
         check_run_id(run_id)
-        with _storage(folder):
-            _make_folder(folder)
+        with guarded(folder):
+            make_folder(folder)
             db = _connect(folder / JOURNAL_FILE)
         try:
-            with _storage(folder):
+            with guarded(folder):
                 db.execute("BEGIN EXCLUSIVE")
                 if _has_run(db):
                     raise Refused(
@@ -222,22 +292,30 @@ class Journal:
                         where=str(folder),
                         hint=f"continue it (dsync resume {run_id}), or choose another run id",
                     )
+                if _least(folder):
+                    raise _damaged(folder, "its tables are gone")
+                _check_room(folder, plan)
                 sha256 = save_plan(plan, folder / PLAN_FILE, mode=0o400)
+                point("plan.written")
+                _write_head(folder / HEAD_FILE)
                 _create_tables(db, run_id=run_id, plan_sha256=sha256, digest=plan.digest)
                 db.execute("COMMIT")
-                _sync_folder(folder)
-                _sync_folder(folder.parent)
+                sync_folder(folder)
+                sync_folder(folder.parent)
+            point("run.created")
             return cls(folder, db, load_plan(folder / PLAN_FILE), run_id)
         except BaseException:
             db.close()
             raise
 
     @classmethod
-    def open(cls, folder: Path) -> Journal:
+    def open(cls, folder: Path, *, check: bool = True) -> Journal:
         """The journal of a run that exists, its plan proved to be the one it was made with.
 
+        With `check` the chain of its events is proved too, which reads all of them.
+
         Raises: Invalid when there is no run, Locked when it is at work, Stale when the plan was
-        altered or the journal is of a newer version, StorageFault when it is damaged.
+        altered or the journal is of another version, StorageFault when it is damaged.
         """
         if not cls.exists(folder):
             raise Invalid(
@@ -246,15 +324,18 @@ class Journal:
                 where=str(folder),
                 hint="`dsync runs` lists the runs that there are",
             )
-        with _storage(folder):
+        with guarded(folder):
             db = _connect(folder / JOURNAL_FILE)
         try:
-            with _storage(folder):
+            with guarded(folder):
                 run_id, plan_sha256 = _read_run(db, folder)
-            plan, found = _verified(folder / PLAN_FILE)
+            plan, found = verified(folder / PLAN_FILE)
             if found != plan_sha256:
-                raise _stale("EDITED", folder / PLAN_FILE, "this is not the plan of this run")
-            return cls(folder, db, plan, run_id)
+                raise stale("EDITED", folder / PLAN_FILE, "this is not the plan of this run")
+            book = cls(folder, db, plan, run_id)
+            if check and (wrong := book.damage()):
+                raise _damaged(folder, wrong)
+            return book
         except BaseException:
             db.close()
             raise
@@ -266,6 +347,8 @@ class Journal:
         # A process that died while it created the run leaves a database without tables.
         return path.is_file() and (folder / PLAN_FILE).is_file() and _is_begun(path)
 
+    # ---- writing ---------------------------------------------------------------------------
+
     def append(self, *records: Record) -> None:
         """Write events, all or none, durable on return.
 
@@ -273,10 +356,15 @@ class Journal:
         """
         if self._broken is not None:
             raise self._broken
+        seq, link, rows = self._seq, self._link, []
         at = time.time_ns() // 1000
-        rows = [_row(at, record) for record in records]
+        for record in records:
+            seq += 1
+            row = (seq, at, *_values(record))
+            link = _chained(link, row)
+            rows.append((*row, link))
         try:
-            with _storage(self.folder):
+            with guarded(self.folder):
                 self._db.execute("BEGIN")
                 self._db.executemany(_INSERT, rows)
                 self._db.execute("COMMIT")
@@ -285,53 +373,248 @@ class Journal:
             with contextlib.suppress(sqlite3.Error):
                 self._db.execute("ROLLBACK")
             raise
+        self._seq, self._link = seq, link
+        self._lives += [(row[0], record.data or "") for row, record in
+                        zip(rows, records, strict=True) if record.kind == "start"]  # fmt: skip
+        # Behind the commit, not synced: after a power cut it may say too little, never too much.
+        with contextlib.suppress(OSError):
+            os.pwrite(self._head, struct.pack(">Q", seq), 0)
+
+    def mark(self, record: Record) -> None:
+        """Write one event that a kill cannot take back; a power cut can, until the next `append`.
+
+        Raises: StorageFault.
+        """
+        with guarded(self.folder):
+            self._db.execute("PRAGMA synchronous=NORMAL")
+        try:
+            self.append(record)
+        finally:
+            with guarded(self.folder):
+                self._db.execute("PRAGMA synchronous=FULL")
+
+    def make_room(self) -> None:
+        """Keep some bytes of the disk for the end. Raises: StorageFault when there are none."""
+        path = self.folder / BALLAST_FILE
+        with guarded(path):
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | _NOFOLLOW, 0o600)
+            try:
+                if hasattr(os, "posix_fallocate"):
+                    os.posix_fallocate(descriptor, 0, BALLAST_BYTES)
+            finally:
+                os.close(descriptor)
+
+    def drop_room(self) -> None:
+        """Give back what `make_room` has kept."""
+        with contextlib.suppress(OSError):
+            (self.folder / BALLAST_FILE).unlink()
+
+    def rescue(self, records: Sequence[Record]) -> str:
+        """Keep events that `append` could not write; says where they are.
+
+        First in the journal, with the room that was kept for this (never after a sync has failed:
+        what that file holds is not known); else in a file of the folder for temporary files; else
+        on stderr. `resume --import-emergency FILE` reads them back.
+        """
+        fault, self._broken = self._broken, None
+        if fault is not None and "SQLITE_FULL" in fault.message:
+            self.drop_room()
+            with contextlib.suppress(DsyncError):
+                self.append(*records)
+                return "the journal"
+        self._broken = fault or self._broken
+        lines = b"".join(
+            msgspec.json.encode({"run_id": self.run_id, "event": _values(r)}) + b"\n"
+            for r in records
+        )
+        path = Path(tempfile.gettempdir()) / f"dsync-emergency-{self.run_id}.jsonl"
+        try:
+            flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | _NOFOLLOW
+            with os.fdopen(os.open(path, flags, 0o600), "ab") as file:
+                file.write(lines)
+                file.flush()
+                os.fsync(file.fileno())
+            return str(path)
+        except OSError:
+            os.write(2, b"--- dsync emergency begins\n" + lines + b"--- dsync emergency ends\n")
+            return "stderr"
+
+    def bring_back(self, file: Path) -> int:
+        """Read what `rescue` has kept in a file; gives how many events were taken.
+
+        Only of calls whose outcome is not known here. Raises: Invalid, StorageFault.
+        """
+        taken = 0
+        try:
+            lines = file.read_bytes().splitlines()
+        except OSError as error:
+            raise Invalid(
+                f"it cannot be read: {error.strerror}", code="DS-RUN-EMERGENCY", where=str(file)
+            ) from error
+        for number, line in enumerate(lines, 1):
+            if line.startswith(b"--- "):
+                continue
+            try:
+                entry = msgspec.json.decode(line, type=_Rescued)
+                record = _record(entry.event)
+            except (msgspec.MsgspecError, TypeError, ValueError) as error:
+                raise Invalid(
+                    f"line {number} is no event of a run: {error}",
+                    code="DS-RUN-EMERGENCY",
+                    where=str(file),
+                    hint="give the file as dsync wrote it",
+                ) from error
+            if entry.run_id != self.run_id or record.op is None:
+                continue
+            known = self.state(record.op)
+            if known and (known.is_unknown or known.is_open) and known.attempt == record.attempt:
+                self.append(record)
+                taken += 1
+        return taken
+
+    # ---- reading ---------------------------------------------------------------------------
 
     def state(self, op: str) -> Operation | None:
         """The current state of one operation; None when it has no event.
 
         Raises: StorageFault.
         """
-        with _storage(self.folder):
+        with guarded(self.folder):
             rows = self._db.execute(f"{_SELECT} WHERE op = ? ORDER BY seq", (op,)).fetchall()
-        return _fold(rows) if rows else None
+        return self._fold(rows) if rows else None
 
     def states(self) -> Iterator[tuple[str, Operation]]:
         """Every operation that has an event, by its id.
 
         Raises: StorageFault.
         """
-        with _storage(self.folder):
+        with guarded(self.folder):
             rows = self._db.execute(f"{_SELECT} WHERE op IS NOT NULL ORDER BY op, seq")
-            for op, events in groupby(rows, key=lambda row: row[0]):
-                yield op, _fold(events)
+            for op, events in groupby(rows, key=lambda row: row[3]):
+                yield op, self._fold(events)
+
+    def unsettled(self) -> int:
+        """How many operations are unknown, or wait for a job. Raises: StorageFault."""
+        return sum(known.is_unknown or known.is_open for _, known in self.states())
 
     def life(self) -> Life:
         """When the run was worked on, and why its last process stopped.
 
         Raises: StorageFault.
         """
-        with _storage(self.folder):
+        with guarded(self.folder):
             ((first, last),) = self._db.execute("SELECT min(at), max(at) FROM events")
             stop = self._db.execute(
                 "SELECT code, message FROM events WHERE kind = 'stop' AND seq > "
                 "(SELECT max(seq) FROM events WHERE kind = 'start') ORDER BY seq LIMIT 1"
             ).fetchone()
         reason, message = stop or (None, "")
-        return Life(started=_moment(first), ended=_moment(last), stop=reason, message=message)
+        return Life(
+            started=_moment(first), ended=_moment(last), stop=reason, message=message,
+            lives=len(self._lives),
+        )  # fmt: skip
 
     def calls(self) -> int:
         """How many calls were made, or at least intended.
 
         Raises: StorageFault.
         """
-        with _storage(self.folder):
+        with guarded(self.folder):
             ((count,),) = self._db.execute("SELECT count(*) FROM events WHERE kind = 'intent'")
         return int(count)
+
+    def damage(self) -> str:
+        """What is wrong with the stored events themselves; empty when they are as written."""
+        link, last = _FIRST_LINK, 0
+        with guarded(self.folder):
+            for *row, found in self._db.execute(f"{_WHOLE} ORDER BY seq"):
+                if row[0] != last + 1:
+                    return f"event {last + 1} is missing"
+                link = _chained(link, tuple(row))
+                if link != found:
+                    return f"event {row[0]} is not as it was written"
+                last = row[0]
+            head = os.pread(self._head, 8, 0)
+        if len(head) != 8:
+            return f"{HEAD_FILE} is damaged"
+        (least,) = struct.unpack(">Q", head)
+        return f"the events {last + 1} to {least} are missing" if last < least else ""
+
+    def breaches(self) -> list[str]:
+        """Where the order of events breaks the rules of this module; none in a good journal."""
+        found: list[str] = []
+        with guarded(self.folder):
+            rows = self._db.execute(f"{_SELECT} WHERE op IS NOT NULL ORDER BY op, seq")
+            for op, events in groupby(rows, key=lambda row: row[3]):
+                found += [f"operation {op[:12]}: {text}" for text in self._breaches(events)]
+        return found
+
+    def _breaches(self, events: Iterable[tuple[Any, ...]]) -> Iterator[str]:
+        state, attempt, seq = "", 0, 0
+        for row in events:
+            kind, number = row[2], row[4]
+            if kind == "intent":
+                proved = state == "intent" and self._same_boot(seq)
+                if state not in ("", "not_sent", "skipped") and not proved:
+                    yield f"event {row[0]}: sent again while it was {state}"
+                if number != attempt + 1:
+                    yield f"event {row[0]}: attempt {number} after {attempt}"
+                state, attempt, seq = "intent", number, row[0]
+                continue
+            allowed = _ALLOWED[kind]
+            if state not in allowed:
+                yield f"event {row[0]}: {kind} after {state or 'nothing'}"
+            if kind in ("sent", "resolve") and number != attempt:
+                yield f"event {row[0]}: {kind} of attempt {number}, and {attempt} is the last"
+            state = {"sent": "sent", "job": "accepted", "skipped": "skipped", "found": state}.get(
+                kind, row[5]
+            )
+
+    def _fold(self, rows: Iterable[tuple[Any, ...]]) -> Operation:
+        """What the events of one operation, in their order, add up to."""
+        now: dict[str, Any] = {"state": "skipped"}
+        seq = 0
+        for row in rows:
+            _, at, kind, _, attempt, state, status, record_id, code, message, job, data = row
+            match kind:
+                case "intent":
+                    now = {"state": "intent", "attempt": attempt, "body": data or ""}
+                    now["at_s"] = at / 1e6
+                    seq = row[0]
+                case "sent":
+                    now["state"] = "sent"
+                case "job":
+                    now |= {"state": "accepted", "job": job}
+                case "outcome" | "resolve":
+                    now |= {"state": state, "status": status, "job": job or now.get("job")}
+                    now |= {"attempt": attempt, "code": code or "", "message": message or ""}
+                    now["resolved"] = kind == "resolve"
+                case "skipped":
+                    now |= {"state": "skipped", "message": message or ""}
+            if record_id is not None:
+                now["id"] = msgspec.json.decode(record_id)
+        if now["state"] == "intent" and self._is_past(seq) and self._same_boot(seq):
+            # The mark is written before the first byte and survives a kill: it did not leave.
+            now["state"] = "not_sent"
+        return Operation(**now)
+
+    def _is_past(self, seq: int) -> bool:
+        """True when a process that is no more wrote this event."""
+        return not self._lives or seq < self._lives[-1][0]
+
+    def _same_boot(self, seq: int) -> bool:
+        """True when the machine has not been started anew since this event."""
+        life = bisect.bisect_right([first for first, _ in self._lives], seq) - 1
+        boots = {boot for _, boot in self._lives[max(life, 0) :]} | {self._boot}
+        return len(boots) == 1 and "" not in boots
 
     def close(self) -> None:
         """Give up the files; the folder can then be opened by others."""
         with contextlib.suppress(sqlite3.Error):
             self._db.close()
+        if self._head >= 0:
+            os.close(self._head)
+            self._head = -1
 
     def __enter__(self) -> Self:
         return self
@@ -340,175 +623,21 @@ class Journal:
         self.close()
 
 
-# --- the plan file ------------------------------------------------------------------------------
+_ALLOWED: dict[str, tuple[str, ...]] = {
+    "sent": ("intent",),
+    "job": ("intent", "sent"),
+    "outcome": ("", "intent", "sent", "accepted", "not_sent", "skipped"),
+    "resolve": ("intent", "sent", "unknown", "accepted", "rejected", "acked", "conflict",
+                "duplicate", "not_sent"),
+    "skipped": ("", "not_sent", "skipped"),
+    "found": ("acked",),
+}  # fmt: skip
+"""kind of event -> the states after which it may come"""
 
 
-class _Header(msgspec.Struct):
-    kind: str
-    format: str
-    format_version: int
-    tool_version: str
-    digest: str
-    tallies: tuple[Tally, ...]
-    scopes: tuple[Scope, ...]
-    connections: dict[str, str]
-    inputs: dict[str, str]
-
-
-class _Kind(msgspec.Struct):
-    kind: str = ""
-    format: str = ""
-    format_version: int = 0
-
-
-class _End(msgspec.Struct):
-    kind: str
-    lines: int
-    sha256: str
-
-
-def save_plan(plan: Plan, path: Path, *, mode: int = 0o600) -> str:
-    """Write `plan` as one file, whole or not at all, durable on return; gives its SHA-256.
-
-    The same plan gives the same bytes. The SHA-256 is of all that is before the file's last line.
-
-    Raises: StorageFault.
-    """
-    part = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
-    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
-    try:
-        with _storage(path), os.fdopen(os.open(part, flags, 0o600), "wb") as file:
-            sha256 = hashlib.sha256()
-            lines = -1
-            for line in _plan_lines(plan):
-                sha256.update(line)
-                file.write(line)
-                lines += 1
-            end = {"kind": "end", "lines": lines, "sha256": sha256.hexdigest()}
-            file.write(msgspec.json.encode(end) + b"\n")
-            file.flush()
-            os.fsync(file.fileno())
-            os.chmod(part, mode)
-            os.replace(part, path)
-            _sync_folder(path.parent)
-    finally:
-        with contextlib.suppress(OSError):
-            part.unlink()
-    return sha256.hexdigest()
-
-
-def load_plan(path: Path) -> Plan:
-    """The plan that `save_plan` wrote; its body is this file.
-
-    Every byte is checked before this returns, in little memory.
-
-    Raises: Invalid when there is no such file; Stale when it is no plan, is of a newer version,
-    is truncated, or was edited.
-    """
-    return _verified(path)[0]
-
-
-def _verified(path: Path) -> tuple[Plan, str]:
-    try:
-        with path.open("rb") as file:
-            header = _header(path, file.readline(_HEADER_BYTES))
-            end, size = _end(path, file)
-            sha256, lines = _digest(file, size)
-    except OSError as error:
-        raise Invalid(
-            f"the plan cannot be read: {error.strerror or error}",
-            code="DS-PLAN-MISSING",
-            where=str(path),
-            hint="`dsync plan --out FILE` writes one",
-        ) from error
-    if lines - 1 != end.lines:
-        why = f"{lines - 1} lines where {end.lines} were written"
-        raise _stale("TRUNCATED" if lines - 1 < end.lines else "EDITED", path, why)
-    if sha256 != end.sha256:
-        raise _stale("EDITED", path, "its SHA-256 is not the one that it was written with")
-    plan = Plan(
-        tallies=header.tallies,
-        scopes=header.scopes,
-        connections=header.connections,
-        inputs=header.inputs,
-        digest=header.digest,
-        body=path,
-        tool_version=header.tool_version,
-    )
-    return plan, sha256
-
-
-def _plan_lines(plan: Plan) -> Iterator[bytes]:
-    header = {
-        "kind": "plan",
-        "format": "dsync-plan",
-        "format_version": PLAN_FORMAT_VERSION,
-        "tool_version": plan.tool_version,
-        "digest": plan.digest,
-        "tallies": plan.tallies,
-        "scopes": [
-            {"name": s.name, "values": _sorted(s.values), "role": s.role} for s in plan.scopes
-        ],
-        "connections": _sorted(plan.connections),
-        "inputs": _sorted(plan.inputs),
-    }
-    yield msgspec.json.encode(header) + b"\n"
-    with plan.body.open("rb") as body:
-        for line in body:
-            # The body may be a plan file itself: then these two are not of the body.
-            if not line.startswith((b'{"kind":"plan"', b'{"kind":"end"')):
-                yield line if line.endswith(b"\n") else line + b"\n"
-
-
-def _sorted(values: Mapping[str, str]) -> dict[str, str]:
-    return dict(sorted(values.items()))
-
-
-def _header(path: Path, line: bytes) -> _Header:
-    try:
-        kind = msgspec.json.decode(line, type=_Kind)
-    except msgspec.DecodeError:
-        kind = _Kind()
-    if (kind.kind, kind.format) != ("plan", "dsync-plan"):
-        raise _stale("NOT-A-PLAN", path, "this is not a plan file")
-    if kind.format_version > PLAN_FORMAT_VERSION:
-        why = f"its format {kind.format_version} is newer than {PLAN_FORMAT_VERSION}, ours"
-        raise _stale("VERSION", path, why, hint="use the dsync that made it, or plan again")
-    try:
-        return msgspec.json.decode(line, type=_Header)
-    except msgspec.DecodeError as error:
-        raise _stale("EDITED", path, f"its header is damaged: {error}") from error
-
-
-def _end(path: Path, file: Any) -> tuple[_End, int]:
-    """The last line, and the number of bytes before it."""
-    size = file.seek(0, os.SEEK_END)
-    tail_at = max(0, size - 4096)
-    file.seek(tail_at)
-    tail = file.read()
-    start = tail[:-1].rfind(b"\n") + 1
-    try:
-        end = msgspec.json.decode(tail[start:], type=_End)
-    except msgspec.DecodeError:
-        raise _stale("TRUNCATED", path, "its last line is missing") from None
-    if end.kind != "end" or not tail.endswith(b"\n"):
-        raise _stale("TRUNCATED", path, "its last line is missing")
-    return end, tail_at + start
-
-
-def _digest(file: Any, size: int) -> tuple[str, int]:
-    """SHA-256 and number of lines of the first `size` bytes."""
-    file.seek(0)
-    sha256, lines = hashlib.sha256(), 0
-    while size > 0 and (chunk := file.read(min(size, _CHUNK_BYTES))):
-        sha256.update(chunk)
-        lines += chunk.count(b"\n")
-        size -= len(chunk)
-    return sha256.hexdigest(), lines
-
-
-def _stale(code: str, path: Path, why: str, *, hint: str = "plan again") -> Stale:
-    return Stale(why, code=f"DS-PLAN-{code}", where=str(path), hint=hint)
+class _Rescued(msgspec.Struct):
+    run_id: str
+    event: tuple[Any, ...]
 
 
 # --- the database -------------------------------------------------------------------------------
@@ -523,7 +652,8 @@ CREATE TABLE events (
     at INTEGER NOT NULL,    -- microseconds since 1970, UTC
     kind TEXT NOT NULL, op TEXT, attempt INTEGER, state TEXT, status INTEGER,
     id TEXT,                -- JSON, so that 7 and "7" stay apart
-    code TEXT, message TEXT, job TEXT
+    code TEXT, message TEXT, job TEXT, data TEXT,
+    link TEXT NOT NULL      -- hash of this row and of the link before it
 ) STRICT;
 CREATE INDEX events_op ON events (op) WHERE op IS NOT NULL;
 CREATE TRIGGER events_update BEFORE UPDATE ON events
@@ -531,16 +661,17 @@ CREATE TRIGGER events_update BEFORE UPDATE ON events
 CREATE TRIGGER events_delete BEFORE DELETE ON events
     BEGIN SELECT RAISE(ABORT, 'events are never deleted'); END;
 """
-_INSERT = (
-    "INSERT INTO events (at, kind, op, attempt, state, status, id, code, message, job) "
-    "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
-)
-_SELECT = "SELECT op, kind, attempt, state, status, id, code, message, job FROM events"
+_COLUMNS = "seq, at, kind, op, attempt, state, status, id, code, message, job, data"
+_INSERT = f"INSERT INTO events ({_COLUMNS}, link) VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?)"
+_SELECT = f"SELECT {_COLUMNS} FROM events"
+_WHOLE = f"SELECT {_COLUMNS}, link FROM events"
+_FIRST_LINK = ""
+_NOFOLLOW = getattr(os, "O_NOFOLLOW", 0)
 
 
 def _connect(path: Path) -> sqlite3.Connection:
     # SQLite gives its -wal file the rights of the database file.
-    os.close(os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), 0o600))
+    os.close(os.open(path, os.O_RDWR | os.O_CREAT | _NOFOLLOW, 0o600))
     db = sqlite3.connect(path, isolation_level=None, timeout=0.25)
     try:
         # Exclusive before WAL: no shared-memory index, and no second writer.
@@ -577,7 +708,16 @@ def _has_run(db: sqlite3.Connection) -> bool:
     return db.execute(query).fetchone() is not None
 
 
+def _least(folder: Path) -> int:
+    """How many events a journal had at least; 0 when it was never begun."""
+    with contextlib.suppress(OSError, struct.error):
+        return int(struct.unpack(">Q", (folder / HEAD_FILE).read_bytes())[0])
+    return 0
+
+
 def _is_begun(path: Path) -> bool:
+    if _least(path.parent):
+        return True
     # A file that SQLite refuses is not a blank one: `open` shall say what is wrong with it.
     try:
         db = _connect(path)
@@ -593,9 +733,12 @@ def _is_begun(path: Path) -> bool:
 
 def _read_run(db: sqlite3.Connection, folder: Path) -> tuple[str, str]:
     ((version,),) = db.execute("PRAGMA user_version")
-    if version > JOURNAL_FORMAT_VERSION:
+    if version == 0:
+        raise sqlite3.DatabaseError("its tables are gone")
+    if version != JOURNAL_FORMAT_VERSION:
+        newer = "newer" if version > JOURNAL_FORMAT_VERSION else "older"
         raise Stale(
-            f"its journal's format {version} is newer than {JOURNAL_FORMAT_VERSION}, ours",
+            f"its journal's format {version} is {newer} than {JOURNAL_FORMAT_VERSION}, ours",
             code="DS-RUN-VERSION",
             where=str(folder),
             hint="use the dsync that made it",
@@ -607,9 +750,9 @@ def _read_run(db: sqlite3.Connection, folder: Path) -> tuple[str, str]:
     return run_id, plan_sha256
 
 
-def _row(at: int, record: Record) -> tuple[Any, ...]:
+def _values(record: Record) -> tuple[Any, ...]:
+    """A record as it stands in the table, from its kind on."""
     return (
-        at,
         record.kind,
         record.op,
         record.attempt,
@@ -619,86 +762,67 @@ def _row(at: int, record: Record) -> tuple[Any, ...]:
         record.code or None,
         record.message[:_MESSAGE_CHARS] if record.message else None,
         record.job,
+        record.data or None,
     )
 
 
-def _fold(rows: Iterable[tuple[Any, ...]]) -> Operation:
-    """What the events of one operation, in their order, add up to."""
-    now: dict[str, Any] = {"state": "skipped"}
-    for _op, kind, attempt, state, status, record_id, code, message, job in rows:
-        match kind:
-            case "intent":
-                now = {"state": "intent", "attempt": attempt}
-            case "job":
-                now |= {"state": "accepted", "job": job}
-            case "outcome":
-                now |= {"state": state, "status": status, "job": job or now.get("job")}
-                now |= {"attempt": attempt, "code": code or "", "message": message or ""}
-            case "skipped":
-                now |= {"state": "skipped", "message": message or ""}
-        if record_id is not None:
-            now["id"] = msgspec.json.decode(record_id)
-    return Operation(**now)
+def _record(values: Sequence[Any]) -> Record:
+    kind, op, attempt, state, status, id_, code, message, job, data = values
+    return Record(
+        kind=kind, op=op, attempt=attempt, state=state, status=status,
+        id=None if id_ is None else msgspec.json.decode(id_),
+        code=code, message=message, job=job, data=data,
+    )  # fmt: skip
 
 
-def _moment(at: int | None) -> datetime | None:
-    return None if at is None else datetime.fromtimestamp(at / 1e6, tz=UTC)
+def _chained(link: str, row: tuple[Any, ...]) -> str:
+    text = link.encode() + msgspec.json.encode(row)
+    return hashlib.blake2b(text, digest_size=10).hexdigest()
 
 
-# --- the disk -----------------------------------------------------------------------------------
+def _last(db: sqlite3.Connection) -> tuple[int, str]:
+    row = db.execute("SELECT seq, link FROM events ORDER BY seq DESC LIMIT 1").fetchone()
+    return row or (0, _FIRST_LINK)
 
 
-def _make_folder(folder: Path) -> None:
-    folder.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    folder.mkdir(mode=0o700, exist_ok=True)
+def _lives(db: sqlite3.Connection) -> list[tuple[int, str]]:
+    """Where each process began to write, and in which start of the machine."""
+    rows = db.execute(
+        "SELECT seq, coalesce(data, '') FROM events WHERE kind = 'start' ORDER BY seq"
+    )
+    return rows.fetchall()
 
 
-def _sync_folder(folder: Path) -> None:
-    """Make new names in `folder` durable; a power cut has been seen to lose them."""
-    if os.name == "nt":
-        return  # a folder cannot be opened there
-    descriptor = os.open(folder, os.O_RDONLY)
+def _check_room(folder: Path, plan: Plan) -> None:
+    operations = sum(tally.create + tally.update + tally.delete for tally in plan.tallies)
+    needed = BALLAST_BYTES + BYTES_PER_OPERATION * operations + plan.body.stat().st_size
+    free = shutil.disk_usage(folder).free
+    if free < needed:
+        raise StorageFault(
+            f"the disk has {free >> 20} MiB free, and this run may need {(needed >> 20) + 1} MiB",
+            code="DS-STORE-FULL",
+            where=str(folder),
+            hint="make space, or set state_dir to a larger disk",
+        )
+
+
+def _write_head(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | _NOFOLLOW, 0o600)
     try:
+        os.pwrite(descriptor, struct.pack(">Q", 0), 0)
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
 
 
-@contextlib.contextmanager
-def _storage(where: Path) -> Iterator[None]:
-    """Faults of the disk and of SQLite, in our words."""
-    try:
-        yield
-    except sqlite3.Error as error:
-        name = getattr(error, "sqlite_errorname", "") or type(error).__name__
-        raise _storage_fault(where, name, str(error)) from error
-    except OSError as error:
-        raise StorageFault(
-            f"the disk failed: {error.strerror or error}",
-            code="DS-STORE-WRITE",
-            where=str(error.filename or where),
-            hint="make space, check the rights, then resume",
-        ) from error
-
-
-def _storage_fault(where: Path, name: str, text: str) -> StorageFault | Locked:
-    if name.startswith(("SQLITE_BUSY", "SQLITE_LOCKED")):
-        return Locked(
-            "another process works on this run",
-            code="DS-RUN-BUSY",
-            where=str(where),
-            hint="wait until it has ended",
-        )
-    if name.startswith(("SQLITE_FULL", "SQLITE_IOERR", "SQLITE_READONLY", "SQLITE_CANTOPEN")):
-        return StorageFault(
-            f"the journal cannot be written: {text} ({name})",
-            code="DS-STORE-WRITE",
-            where=str(where),
-            hint="make space, check the rights, then resume",
-        )
+def _damaged(folder: Path, why: str) -> StorageFault:
     return StorageFault(
-        f"the journal is damaged: {text} ({name})",
+        f"the journal is damaged: {why}",
         code="DS-STORE-DAMAGED",
-        where=str(where),
+        where=str(folder),
         hint="keep the folder; look at what the target holds before you plan again",
     )
+
+
+def _moment(at: int | None) -> datetime | None:
+    return None if at is None else datetime.fromtimestamp(at / 1e6, tz=UTC)

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal
 
@@ -117,6 +118,101 @@ class Tally:
     skip: int = 0
     error: int = 0
     warn: int = 0
+    columns: Mapping[str, str] = field(default_factory=dict)
+    """payload field -> its SQL type: what it takes to compare the changes once more"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Thresholds:
+    """How much one profile may change in one scope before a guard asks; shares are 0 to 1.
+
+    `max_delete_count` None means: 5 % of what is managed, at least 3, at most 500;
+    `max_create_count` None means: twice what exists, at least 1,000.
+    """
+
+    max_delete_share: float = 0.2
+    max_delete_count: int | None = None
+    max_update_share: float = 0.3
+    max_create_count: int | None = None
+    min_existing: int = 10
+    """shares of fewer records than this say nothing"""
+    shrink_share: float = 0.7
+    column_share: float = 0.2
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Proof:
+    """What shows that a listing is whole: who read it, and what was counted on the way.
+
+    `listing`: fetched to its end by a connector, which raises when the end is not proved; `dump`:
+    a file, of which nobody knows. `total` is the number that the API itself gave, if any.
+    """
+
+    kind: Literal["listing", "dump"] = "dump"
+    pages: int = 0
+    records: int = 0
+    total: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wipe:
+    """Of one field: in how many updates it becomes empty, and one and the same value."""
+
+    field: str
+    empty: int = 0
+    same: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Measures:
+    """The numbers of one profile in one scope that guards judge; stored in the plan.
+
+    `managed` are the existing records that might be deleted at all: not protected, and inside the
+    profile's `managed` filter. `unread` rows have no readable key. `twin_rows` and `twin_records`
+    share their key with another one. Key formats are masks such as `A9-a`, given when the plan
+    creates so much that they matter, and empty when keys are of many forms.
+    """
+
+    profile: str
+    resource: str
+    scope: str = ""
+    target: str = ""
+    """connection, and scope after a `/`: the name that is typed to approve deletes"""
+    rows: int = 0
+    unread: int = 0
+    existing: int = 0
+    managed: int = 0
+    creates: int = 0
+    updates: int = 0
+    deletes: int = 0
+    pruning: bool = False
+    twin_rows: int = 0
+    twin_records: int = 0
+    key_format: str = ""
+    existing_key_format: str = ""
+    wipes: tuple[Wipe, ...] = ()
+    proof: Proof = Proof()
+    thresholds: Thresholds = Thresholds()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class History:
+    """What earlier runs did: rows of the last applied one (None: none known), deletes of 24 h."""
+
+    rows: int | None = None
+    deletes: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verdict:
+    """What a guard says of one profile in one scope, with the flag that would overrule it."""
+
+    guard: str
+    state: Literal["passed", "approved", "refused"]
+    message: str = ""
+    flag: str = ""
+    profile: str = ""
+    scope: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -135,6 +231,12 @@ class Plan:
     digest: str
     body: Path
     tool_version: str = ""
+    guards: tuple[Measures, ...] = ()
+    """what guards judge, so that they can judge again when a saved plan is applied"""
+    verdicts: tuple[Verdict, ...] = ()
+    """what they said when the plan was made; in a run's plan: when it was applied"""
+    created: datetime | None = None
+    """when the first of its inputs was read; not part of the digest"""
 
     @property
     def is_empty(self) -> bool:
@@ -164,15 +266,20 @@ class Plan:
                     yield line
 
 
-OutcomeState = Literal["acked", "rejected", "unknown", "not_sent"]
+OutcomeState = Literal[
+    "acked", "rejected", "unknown", "not_sent", "accepted", "stale", "conflict", "duplicate"
+]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
-    """What became of one call.
+    """What became of one change.
 
-    `acked`: the API did it. `rejected`: it surely did not (or said no). `not_sent`: no byte of it
-    left. `unknown`: nobody knows, and it must not be sent again before it is settled.
+    `acked`: the API did it. `rejected`: it surely did not (or said no). `not_sent`: nothing came
+    of it, and it may be sent. `unknown`: nobody knows, and it must not be sent again before it is
+    settled. `accepted`: a job does it and has no verdict yet. `stale`: the record is not as it was
+    planned from, so nothing was sent. `conflict`: after an unclear answer the record is neither as
+    before nor as wanted. `duplicate`: there are two of it.
     """
 
     state: OutcomeState

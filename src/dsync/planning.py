@@ -11,14 +11,16 @@ import asyncio
 import contextlib
 import hashlib
 import itertools
-import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
 from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from dsync import database
+from dsync.database import Engine as Engine
 from dsync.errors import ContractBreach, Invalid, Place, Unauthorized, Unavailable
 from dsync.model import Event, Plan, Scope, Tally
 from dsync.translation import Translation
@@ -56,14 +58,6 @@ class Actions:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Engine:
-    """Limits of the kernel's database. `memory_limit` such as `512MB`; None for its default."""
-
-    memory_limit: str | None = None
-    threads: int | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Job:
     """One profile to plan: where its rows are, and where its records go."""
 
@@ -95,6 +89,8 @@ class Job:
         wanted = [self.resource, *(r.from_ for r in self.profile.profile.resolve.values())]
         return tuple(dict.fromkeys(wanted))
 
+
+_PLAIN = Engine()
 
 Spot = tuple[str, str, str]
 """connection, resource, name of the scope"""
@@ -152,7 +148,7 @@ async def gather(
             listings[spot] = await asyncio.to_thread(_from_dump, existing, spot, resource, file)
             return
         try:
-            listings[spot] = await _fetch(
+            listings[spot] = await spool(
                 connectors[spot[0]], spot[1], resource, scope, file, on_event
             )
         except Unauthorized:
@@ -179,7 +175,7 @@ def decide(
     inputs: Inputs,
     *,
     workdir: Path,
-    engine: Engine = Engine(),
+    engine: Engine = _PLAIN,
     on_event: Listen = _silent,
 ) -> Plan:
     """The plan, from sources and listings on disk; its body is `workdir/plan.body`.
@@ -190,9 +186,9 @@ def decide(
 
     files = _files(jobs, inputs)
     size = sum(file.stat().st_size for file in files if file.is_file())
-    with _database(workdir, engine, size) as con:
+    with database.opened(workdir, engine, size) as con:
         con.execute(findings.TABLE)
-        _lock(con, workdir, files)
+        database.lock(con, workdir, files)
         tables: dict[int, dict[str, SourceTable]] = {}
         work = _Work(con=con, inputs=inputs, workdir=workdir)
         for number, level in _in_order(jobs):
@@ -221,7 +217,7 @@ async def plan(
     connectors: Mapping[str, Connector],
     workdir: Path,
     existing: Path | None = None,
-    engine: Engine = Engine(),
+    engine: Engine = _PLAIN,
     on_event: Listen = _silent,
 ) -> Plan:
     """Gather and decide. Sources are opened first: a missing file is told before any call."""
@@ -230,12 +226,14 @@ async def plan(
     for job in jobs:
         with _placed(job):
             sources.check(job.profile.profile.source, base=job.base, override=job.rows)
+    began = datetime.now(UTC)
     inputs = await gather(
         jobs, connectors=connectors, workdir=workdir, existing=existing, on_event=on_event
     )
-    return await asyncio.to_thread(
+    decided = await asyncio.to_thread(
         decide, jobs, inputs, workdir=workdir, engine=engine, on_event=on_event
     )
+    return replace(decided, created=began)
 
 
 # --- gathering ------------------------------------------------------------------------------------
@@ -253,7 +251,7 @@ def _resource(job: Job, name: str) -> Resource:
     return resources[name]
 
 
-async def _fetch(
+async def spool(
     connector: Connector,
     name: str,
     resource: Resource,
@@ -261,6 +259,7 @@ async def _fetch(
     file: Path,
     on_event: Listen,
 ) -> Listing:
+    """List a resource into `file`, in the shape that is written. Raises as `Connector.fetch`."""
     translation = Translation(resource)
     digest, count = sha256(), 0
     with file.open("wb") as out:
@@ -330,57 +329,6 @@ def _first(faults: BaseExceptionGroup[BaseException]) -> BaseException:
 # --- deciding -------------------------------------------------------------------------------------
 
 
-_THREAD_BYTES = 256 << 20
-# Below this, threads cost more than they bring.
-_SMALL_BYTES = 2 << 20
-
-
-@contextlib.contextmanager
-def _database(workdir: Path, engine: Engine, size: int) -> Iterator[duckdb.DuckDBPyConnection]:
-    """One database for one decision about `size` bytes of inputs; it spills below `workdir`."""
-    import duckdb
-
-    settings: dict[str, str | bool | int | float | list[str]] = {
-        "temp_directory": str(workdir / "spill"),
-        "autoinstall_known_extensions": False,
-        "autoload_known_extensions": False,
-        # A long IN list would become a join, and a join may change the order of rows.
-        # Joins run as written: the right side is held in memory, the left one streams by.
-        "disabled_optimizers": "in_clause,join_order,build_side_probe_side",
-        "partitioned_write_flush_threshold": 32_768,
-    }
-    if engine.memory_limit:
-        settings["memory_limit"] = engine.memory_limit
-    if engine.threads:
-        settings["threads"] = engine.threads
-    try:
-        # On disk when a limit is set: then even what a table holds can leave the memory.
-        file = str(workdir / "kernel.duckdb") if engine.memory_limit else ":memory:"
-        con = duckdb.connect(file, config=settings)
-    except duckdb.Error as fault:
-        raise Invalid(
-            f"the engine does not take these settings: {fault}",
-            code="DS-CFG-ENGINE",
-            hint="memory_limit is a size such as 512MB, threads a number above 0",
-        ) from None
-    if not engine.threads and size < _SMALL_BYTES:
-        con.execute("SET threads = 1")
-    elif engine.memory_limit and not engine.threads:
-        # Each thread has reading and writing buffers of its own.
-        fitting = max(1, round(_memory_bytes(con) / _THREAD_BYTES))
-        con.execute(f"SET threads = {min(fitting, os.cpu_count() or 1)}")
-    try:
-        yield con
-    except duckdb.OutOfMemoryException as fault:
-        raise Invalid(
-            f"the memory limit is too small: {str(fault).partition(chr(10))[0]}",
-            code="DS-MEMORY",
-            hint="raise engine.memory_limit (or --memory-limit)",
-        ) from None
-    finally:
-        con.close()
-
-
 def _files(jobs: Sequence[Job], inputs: Inputs) -> list[Path]:
     """All files that the decision rests on."""
     from dsync import sources
@@ -390,17 +338,6 @@ def _files(jobs: Sequence[Job], inputs: Inputs) -> list[Path]:
         with _placed(job):
             files += sources.paths(job.profile.profile.source, base=job.base, override=job.rows)
     return files
-
-
-def _lock(con: duckdb.DuckDBPyConnection, workdir: Path, files: Sequence[Path]) -> None:
-    """From here on the database can reach its inputs and its work directory, and nothing else."""
-    from dsync.sql import literal
-
-    allowed = [str(path) for file in files for path in (file, file.resolve())]
-    con.execute(f"SET allowed_paths = {literal(allowed)}")
-    con.execute(f"SET allowed_directories = {literal([f'{workdir}/'])}")
-    con.execute("SET enable_external_access = false")
-    con.execute("SET lock_configuration = true")
 
 
 def _map(
@@ -530,7 +467,8 @@ class _Work:
                     scope=scope.name,
                     rows=mapped.rows,
                     existing=compared.existing,
-                    **compared.counts,
+                    columns=compared.columns,
+                    **dict(compared.counts),
                 )
             )
 
@@ -563,32 +501,16 @@ class _Work:
                 protected=translation.protected_field,
             ),
             diff=profile.diff,
-            abilities=_abilities(job),
+            abilities=abilities(job),
             omit_empty=profile.omit_empty,
             spool=diff.Spool(
                 folder=self.workdir / "spool",
-                buckets=_bucket_count(con, [job.base / mapped.source.file, file]),
+                buckets=database.bucket_count(con, [job.base / mapped.source.file, file]),
             ),
         )
 
 
-def _bucket_count(con: duckdb.DuckDBPyConnection, files: Sequence[str | Path | None]) -> int:
-    """Into how many buckets the work is cut: one for each time that the files fill the memory."""
-    size = sum(Path(file).stat().st_size for file in files if file is not None)
-    return size // _memory_bytes(con) + 1
-
-
-def _memory_bytes(con: duckdb.DuckDBPyConnection) -> int:
-    """The memory limit in force."""
-    rows: list[tuple[str]] = con.execute("SELECT current_setting('memory_limit')").fetchall()
-    number, _, unit = rows[0][0].partition(" ")
-    return int(float(number) * 1024 ** _UNITS.index(unit))
-
-
-_UNITS = ("bytes", "KiB", "MiB", "GiB", "TiB")
-
-
-def _abilities(job: Job) -> Abilities:
+def abilities(job: Job) -> Abilities:
     """What system, profile and user allow, together."""
     from dsync.diff import Abilities, Ability
     from dsync.system import Write
@@ -654,8 +576,6 @@ def _withheld(
 
 
 def _without_changes(section: Section) -> Section:
-    from dataclasses import replace
-
     return replace(section, changes=None)
 
 
