@@ -28,7 +28,7 @@ FLOORS: tuple[frozenset[str], ...] = tuple(
         "settling",
         "planning",
         "connectors",
-        "diff operations",
+        "diff operations safety",
         "normalisers",
         "desired",
         "lookups",
@@ -66,7 +66,7 @@ EXCEPTIONS: dict[tuple[str, str], str] = {
 }
 
 KERNEL = (
-    "mapping", "lookups", "desired", "normalisers", "diff", "operations", "findings",
+    "mapping", "lookups", "desired", "normalisers", "diff", "operations", "safety", "findings",
     "transforms", "templates", "checks", "expressions", "sql", "model",
 )  # fmt: skip
 NOT_IN_KERNEL = {"asyncio", "sqlite3", "httpx2", "http", "socket", "threading"}

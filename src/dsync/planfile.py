@@ -18,7 +18,7 @@ from typing import Any
 import msgspec
 
 from dsync.errors import Invalid, Stale
-from dsync.model import PLAN_FORMAT_VERSION, Plan, Scope, Tally
+from dsync.model import PLAN_FORMAT_VERSION, Measures, Plan, Scope, Tally, Verdict
 from dsync.storage import guarded, sync_folder
 
 _HEADER_BYTES = 64 << 20
@@ -35,6 +35,8 @@ class _Header(msgspec.Struct):
     scopes: tuple[Scope, ...]
     connections: dict[str, str]
     inputs: dict[str, str]
+    guards: tuple[Measures, ...] = ()
+    verdicts: tuple[Verdict, ...] = ()
 
 
 class _Kind(msgspec.Struct):
@@ -120,6 +122,8 @@ def verified(path: Path) -> tuple[Plan, str]:
         digest=header.digest,
         body=path,
         tool_version=header.tool_version,
+        guards=header.guards,
+        verdicts=header.verdicts,
         created=_moment(path, end.created),
     )
     return plan, sha256
@@ -145,6 +149,8 @@ def _plan_lines(plan: Plan) -> Iterator[bytes]:
         ],
         "connections": _sorted(plan.connections),
         "inputs": _sorted(plan.inputs),
+        "guards": plan.guards,
+        "verdicts": plan.verdicts,
     }
     yield msgspec.json.encode(header) + b"\n"
     with plan.body.open("rb") as body:
