@@ -216,99 +216,6 @@ class Verdict:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Thresholds:
-    """How much one profile may change in one scope before a guard asks; shares are 0 to 1.
-
-    `max_delete_count` None means: 5 % of what is managed, at least 3, at most 500;
-    `max_create_count` None means: twice what exists, at least 1,000.
-    """
-
-    max_delete_share: float = 0.2
-    max_delete_count: int | None = None
-    max_update_share: float = 0.3
-    max_create_count: int | None = None
-    min_existing: int = 10
-    """shares of fewer records than this say nothing"""
-    shrink_share: float = 0.7
-    column_share: float = 0.2
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Proof:
-    """What shows that a listing is whole: who read it, and what was counted on the way.
-
-    `listing`: fetched to its end by a connector, which raises when the end is not proved; `dump`:
-    a file, of which nobody knows. `total` is the number that the API itself gave, if any.
-    """
-
-    kind: Literal["listing", "dump"] = "dump"
-    pages: int = 0
-    records: int = 0
-    total: int | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Wipe:
-    """Of one field: in how many updates it becomes empty, and one and the same value."""
-
-    field: str
-    empty: int = 0
-    same: int = 0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Measures:
-    """The numbers of one profile in one scope that guards judge; stored in the plan.
-
-    `managed` are the existing records that might be deleted at all: not protected, and inside the
-    profile's `managed` filter. `unread` rows have no readable key. `twin_rows` and `twin_records`
-    share their key with another one. Key formats are masks such as `A9-a`, given when the plan
-    creates so much that they matter, and empty when keys are of many forms.
-    """
-
-    profile: str
-    resource: str
-    scope: str = ""
-    target: str = ""
-    """connection, and scope after a `/`: the name that is typed to approve deletes"""
-    rows: int = 0
-    unread: int = 0
-    existing: int = 0
-    managed: int = 0
-    creates: int = 0
-    updates: int = 0
-    deletes: int = 0
-    pruning: bool = False
-    twin_rows: int = 0
-    twin_records: int = 0
-    key_format: str = ""
-    existing_key_format: str = ""
-    wipes: tuple[Wipe, ...] = ()
-    proof: Proof = Proof()
-    thresholds: Thresholds = Thresholds()
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class History:
-    """What earlier runs did: rows of the last applied one (None: none known), deletes of 24 h."""
-
-    rows: int | None = None
-    deletes: int = 0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Verdict:
-    """What a guard says of one profile in one scope, with the flag that would overrule it."""
-
-    guard: str
-    state: Literal["passed", "approved", "refused"]
-    message: str = ""
-    flag: str = ""
-    profile: str = ""
-    scope: str = ""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
     """A plan: header here, changes and findings in `body` (JSON lines).
 
@@ -324,10 +231,6 @@ class Plan:
     digest: str
     body: Path
     tool_version: str = ""
-    guards: tuple[Measures, ...] = ()
-    """what guards judge, so that they can judge again when a saved plan is applied"""
-    verdicts: tuple[Verdict, ...] = ()
-    """what they said when the plan was made; in a run's plan: when it was applied"""
     guards: tuple[Measures, ...] = ()
     """what guards judge, so that they can judge again when a saved plan is applied"""
     verdicts: tuple[Verdict, ...] = ()
