@@ -12,7 +12,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from dsync import database, planning, profile, system
+from dsync import database, planning, profile, safety, system
 from dsync.connectors import Page
 from dsync.errors import DsyncError, Invalid, Unauthorized, Unavailable
 from dsync.model import Change, Outcome, Plan, Scope
@@ -113,7 +113,11 @@ def _plan(jobs: list[planning.Job], api: Records, workdir: Path, **engine: Any) 
     workdir.mkdir(exist_ok=True)
     return asyncio.run(
         planning.plan(
-            jobs, connectors={"shop": api}, workdir=workdir, engine=planning.Engine(**engine)
+            jobs,
+            connectors={"shop": api},
+            workdir=workdir,
+            engine=planning.Engine(**engine),
+            approvals=safety.Approvals(empty_source=True),
         )
     )
 

@@ -15,7 +15,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from dsync import planning, profile, system
+from dsync import planning, profile, safety, system
 from dsync.model import Change, Plan, Scope
 
 Row = dict[str, str]
@@ -146,7 +146,8 @@ class World:
         listing.write_text("".join(json.dumps(record) + "\n" for record in held))
         return asyncio.run(
             planning.plan([job], connectors={}, workdir=self.folder, existing=listing,
-                          engine=planning.Engine(**engine))
+                          engine=planning.Engine(**engine),
+                          approvals=safety.Approvals(empty_source=True))
         )  # fmt: skip
 
 

@@ -17,7 +17,7 @@ import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from dsync import checks, findings, normalisers
 from dsync.desired import Desired
@@ -69,6 +69,10 @@ class Existing:
     id: str = "id"
     key: tuple[str, ...] = ()
     protected: str | None = None
+    never: Mapping[str, Sequence[Any]] = field(default_factory=dict)
+    """field -> values: a record with one of them is protected, too"""
+    managed: Mapping[str, Sequence[Any]] = field(default_factory=dict)
+    """field -> values: only a record with one of each may be deleted; empty: any"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,10 +85,15 @@ class Spool:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Compared:
-    """The table of changes, and how many of each."""
+    """The table of changes, and how many of each.
+
+    `managed` are the existing records that might be deleted, `twins` those that share their key.
+    """
 
     table: str
     existing: int
+    managed: int = 0
+    twins: int = 0
     counts: Mapping[str, int] = field(default_factory=dict)
     columns: Mapping[str, str] = field(default_factory=dict)
     """payload field -> its SQL type"""
@@ -121,7 +130,7 @@ def compare(
         "payload JSON)"
     )
     deletes = "delete" in abilities.allowed and _may_prune(con, desired, abilities)
-    records = 0
+    records = managed = twins = 0
     for part, source in _buckets(con, desired, existing, fields, abilities, spool):
         matched = _match(con, part, source, fields, abilities)
         _note_twins(con, part, matched)
@@ -130,6 +139,8 @@ def compare(
         if deletes:
             _deletes(con, matched, table, fields)
         records += count(con, f"FROM {matched}")
+        managed += count(con, f"FROM {matched} WHERE managed AND NOT protected")
+        twins += _twins(con, matched)
         con.execute(f"DROP TABLE {matched}")
     _select(con, desired, table, abilities)
     counts = dict.fromkeys(("create", "update", "delete"), 0)
@@ -140,7 +151,14 @@ def compare(
         rows - counts["create"] - counts["update"] - counts["skip"] - counts["error"]
     )
     columns = {key: column.type for key, column in desired.payload.items()}
-    return Compared(table=table, existing=records, counts=counts, columns=columns)
+    return Compared(
+        table=table,
+        existing=records,
+        managed=managed,
+        twins=twins,
+        counts=counts,
+        columns=columns,
+    )
 
 
 # --- the join -------------------------------------------------------------------------------------
@@ -156,7 +174,7 @@ def _match(
     """Join on key and hash. Leaves `matched_<section>`: one row an existing record:
 
     rid (NULL: not desired) · id JSON · ekey VARCHAR[] (where not desired) · same BOOLEAN ·
-    protected BOOLEAN · old STRUCT(f0 …)[] (one item; NULL where nothing differs)
+    protected BOOLEAN · managed BOOLEAN · old STRUCT(f0 …)[] (one item; NULL where nothing differs)
     """
     section = desired.section
     hashed = [f for f in fields if f.always]
@@ -182,7 +200,7 @@ def _match(
     matched = f"matched_{section}"
     con.execute(
         f"CREATE TABLE {matched} AS SELECT e.rid, e.id, "
-        f"CASE WHEN e.rid IS NULL THEN [{ekey}] END AS ekey, e.same, e.protected, "
+        f"CASE WHEN e.rid IS NULL THEN [{ekey}] END AS ekey, e.same, e.protected, e.managed, "
         f"CASE WHEN NOT coalesce(e.same, false) THEN {olds} END AS old FROM ("
         f"SELECT d.rid, ({same}) AS same, e.* "
         f"FROM (SELECT e.*, hash({theirs}) AS h FROM ({source}) e) e "
@@ -256,7 +274,7 @@ def _spooled(con: duckdb.DuckDBPyConnection, select: str, folder: Path) -> Calla
 def _existing_sql(
     existing: Existing, fields: Sequence[Field], desired: Desired, keep: Sequence[str]
 ) -> str:
-    """SELECT of the existing records: k0…, id, protected, f0…, keep0…"""
+    """SELECT of the existing records: k0…, id, protected, managed, f0…, keep0…"""
     wanted: dict[str, str] = dict.fromkeys(existing.key, "VARCHAR")
     wanted[existing.id] = "JSON"
     names = list(desired.payload)
@@ -268,6 +286,8 @@ def _existing_sql(
         wanted.setdefault(key, "JSON")
     if existing.protected:
         wanted[existing.protected] = "BOOLEAN"
+    for key in (*existing.never, *existing.managed):
+        wanted.setdefault(key, "JSON")
 
     def read(key: str, type_: str) -> str:
         column = name(key)
@@ -278,7 +298,10 @@ def _existing_sql(
     select = [f"{read(key, 'VARCHAR')} AS k{i}" for i, key in enumerate(existing.key)]
     select.append(f"{read(existing.id, 'JSON')} AS id")
     flag = f"coalesce({name(existing.protected)}, false)" if existing.protected else "false"
-    select.append(f"{flag} AS protected")
+    flags = [flag, *(_is_one(read(key, "JSON"), of) for key, of in existing.never.items())]
+    select.append(f"({' OR '.join(flags)}) AS protected")
+    owned = [_is_one(read(key, "JSON"), of) for key, of in existing.managed.items()]
+    select.append(f"({' AND '.join(owned) or 'true'}) AS managed")
     select += [f"{read(names[f.index], f.raw)} AS f{f.index}" for f in fields]
     select += [f"{read(key, 'JSON')} AS keep{i}" for i, key in enumerate(keep)]
     if not existing.files:
@@ -289,6 +312,16 @@ def _existing_sql(
     return (
         f"SELECT {', '.join(select)} FROM read_json({files}, columns={{{columns}}}, "
         f"format='newline_delimited', maximum_object_size={MAX_RECORD_BYTES})"
+    )
+
+
+def _is_one(value: str, of: Sequence[Any]) -> str:
+    """SQL: a JSON value is one of these, or a list with one of them."""
+    texts = literal([one if isinstance(one, str) else json.dumps(one) for one in of])
+    return (
+        f"coalesce(CASE WHEN json_type({value}) = 'ARRAY' "
+        f"THEN list_has_any(CAST({value} AS VARCHAR[]), {texts}::VARCHAR[]) "
+        f"ELSE list_contains({texts}::VARCHAR[], {value} ->> '$') END, false)"
     )
 
 
@@ -318,6 +351,18 @@ def _note_twins(con: duckdb.DuckDBPyConnection, desired: Desired, matched: str) 
         f"INSERT INTO blocked_{section} SELECT rid, 'error' FROM twins "
         f"WHERE rid NOT IN (SELECT rid FROM blocked_{section})"
     )
+
+
+def _twins(con: duckdb.DuckDBPyConnection, matched: str) -> int:
+    """How many existing records share their key with another one, wanted or not."""
+    wanted = 0
+    if count(con, "FROM twins"):
+        wanted = count(con, f"FROM {matched} SEMI JOIN twins USING (rid)")
+    unwanted: list[tuple[int]] = con.execute(
+        f"SELECT coalesce(sum(n), 0) FROM (SELECT count(*) AS n FROM {matched} WHERE rid IS NULL "
+        "AND len(list_filter(ekey, lambda _x_: _x_ IS NULL)) = 0 GROUP BY ekey HAVING n > 1)"
+    ).fetchall()
+    return wanted + int(unwanted[0][0])
 
 
 def _updates(
@@ -443,7 +488,7 @@ def _deletes(
     con.execute(
         f"INSERT INTO {table} SELECT 0, 'delete', NULL, NULL, m.ekey, m.id, []::VARCHAR[], "
         f"[]::JSON[], {before}, NULL, NULL "
-        f"FROM {matched} m WHERE m.rid IS NULL AND NOT m.protected "
+        f"FROM {matched} m WHERE m.rid IS NULL AND NOT m.protected AND m.managed "
         "AND len(list_filter(m.ekey, lambda _x_: _x_ IS NULL)) = 0 AND m.id IS NOT NULL "
         f"AND m.ekey NOT IN (SELECT ekey FROM {matched} WHERE rid IS NULL "
         "GROUP BY ekey HAVING count(*) > 1)"

@@ -22,18 +22,20 @@ from typing import TYPE_CHECKING
 from dsync import database
 from dsync.database import Engine as Engine
 from dsync.errors import ContractBreach, Invalid, Place, Unauthorized, Unavailable
-from dsync.model import Event, Plan, Scope, Tally
+from dsync.model import Event, Measures, Plan, Proof, Scope, Tally, Thresholds
 from dsync.translation import Translation
 
 if TYPE_CHECKING:
     import duckdb
 
     from dsync.connectors import Connector
+    from dsync.desired import Desired
     from dsync.diff import Abilities, Compared
     from dsync.lookups import Inventory
     from dsync.mapping import Mapped
     from dsync.operations import Section
-    from dsync.profile import LoadedProfile
+    from dsync.profile import LoadedProfile, Scalar, Values
+    from dsync.safety import Approvals, Histories
     from dsync.sources import SourceTable
     from dsync.system import LoadedSystem, Resource
 
@@ -91,6 +93,7 @@ class Job:
 
 
 _PLAIN = Engine()
+_UNPROVED = Proof()
 
 Spot = tuple[str, str, str]
 """connection, resource, name of the scope"""
@@ -105,6 +108,7 @@ class Listing:
     digest: Callable[[], str] = str
     """gives the SHA-256 of the file's bytes, once all of them have been hashed"""
     problem: Unavailable | None = None
+    proof: Proof = _UNPROVED
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -208,6 +212,7 @@ def decide(
         digest=_digest(body_digest, facts),
         body=body,
         tool_version=_version(),
+        guards=tuple(work.guards),
     )
 
 
@@ -218,14 +223,25 @@ async def plan(
     workdir: Path,
     existing: Path | None = None,
     engine: Engine = _PLAIN,
+    approvals: Approvals | None = None,
+    history: Histories | None = None,
     on_event: Listen = _silent,
 ) -> Plan:
-    """Gather and decide. Sources are opened first: a missing file is told before any call."""
-    from dsync import sources
+    """Gather and decide. Sources are opened first: a missing file is told before any call.
 
+    Guards judge the plan, and their verdicts are in it; only an empty source with deletes on is
+    refused at once, where that can be seen before any call.
+
+    Raises: Refused for that; what `gather` and `decide` raise.
+    """
+    from dsync import safety, sources
+
+    approvals = approvals or safety.Approvals()
     for job in jobs:
         with _placed(job):
             sources.check(job.profile.profile.source, base=job.base, override=job.rows)
+            if job.actions.delete and not approvals.empty_source and _is_empty(job, workdir):
+                raise safety.empty_source(job.profile.name)
     began = datetime.now(UTC)
     inputs = await gather(
         jobs, connectors=connectors, workdir=workdir, existing=existing, on_event=on_event
@@ -233,10 +249,28 @@ async def plan(
     decided = await asyncio.to_thread(
         decide, jobs, inputs, workdir=workdir, engine=engine, on_event=on_event
     )
-    return replace(decided, created=began)
+    verdicts = safety.judge(decided.guards, approvals=approvals, history=history)
+    safety.refuse(verdicts, only=frozenset({"G4"}))
+    return replace(decided, created=began, verdicts=verdicts)
 
 
 # --- gathering ------------------------------------------------------------------------------------
+
+_PEEK_BYTES = 2 << 20
+
+
+def _is_empty(job: Job, workdir: Path) -> bool:
+    """A small source has no rows; a large one is read only once, so that is told later."""
+    from dsync import findings, sources
+
+    files = sources.paths(job.profile.profile.source, base=job.base, override=job.rows)
+    size = sum(file.stat().st_size for file in files)
+    if size > _PEEK_BYTES:
+        return False
+    with database.opened(workdir / "peek", Engine(), size) as con:
+        con.execute(findings.TABLE)
+        database.lock(con, workdir, files)
+        return _map(con, job, 0, 0, workdir)[0].rows == 0
 
 
 def _resource(job: Job, name: str) -> Resource:
@@ -261,15 +295,19 @@ async def spool(
 ) -> Listing:
     """List a resource into `file`, in the shape that is written. Raises as `Connector.fetch`."""
     translation = Translation(resource)
-    digest, count = sha256(), 0
+    digest, count, pages, total = sha256(), 0, 0, None
     with file.open("wb") as out:
         async for page in connector.fetch(name, scope):
+            pages += 1
+            total = page.total if page.total is not None else total
             lines = translation.lines(page.ndjson)
             digest.update(lines)
             out.write(lines)
             count += page.count
             on_event(Event(phase="fetch", subject=f"{name} {scope.name}".strip(), done=count))
-    return Listing(file=file, count=count, digest=digest.hexdigest)
+    # `fetch` raises when the end is not proved; this is what it counted on the way.
+    proof = Proof(kind="listing", pages=pages, records=count, total=total)
+    return Listing(file=file, count=count, digest=digest.hexdigest, proof=proof)
 
 
 def _from_dump(existing: Path, spot: Spot, resource: Resource, file: Path) -> Listing:
@@ -434,6 +472,7 @@ class _Work:
     sections: list[Section] = field(default_factory=list)
     tallies: list[Tally] = field(default_factory=list)
     made: dict[Spot, Section] = field(default_factory=dict)
+    guards: list[Measures] = field(default_factory=list)
     numbers: Iterator[int] = field(default_factory=lambda: itertools.count(1))
 
     def plan(self, job: Job, mapped: Mapped, level: int) -> None:
@@ -456,8 +495,9 @@ class _Work:
                 self.tallies.append(_withheld(self.con, job, mapped, section, problem))
                 self.sections.append(_without_changes(section))
                 continue
-            compared = self._compare(job, mapped, scope, number)
+            wanted, compared = self._compare(job, mapped, scope, number)
             self.sections.append(section)
+            self.guards.append(self._measure(job, scope, wanted, compared))
             self.made[(job.connection, job.resource, scope.name)] = section
             self.tallies.append(
                 Tally(
@@ -472,7 +512,39 @@ class _Work:
                 )
             )
 
-    def _compare(self, job: Job, mapped: Mapped, scope: Scope, number: int) -> Compared:
+    def _measure(self, job: Job, scope: Scope, wanted: Desired, compared: Compared) -> Measures:
+        """The numbers that guards judge."""
+        from dsync import safety
+
+        listing = self.inputs.listings[(job.connection, job.resource, scope.name)]
+        return safety.measure(
+            self.con,
+            Measures(
+                profile=job.profile.name,
+                resource=job.resource,
+                scope=scope.name,
+                target="/".join(filter(None, (job.connection, scope.name))),
+                rows=wanted.mapped.rows,
+                unread=wanted.unread_keys,
+                existing=compared.existing,
+                managed=compared.managed,
+                creates=compared.counts["create"],
+                updates=compared.counts["update"],
+                deletes=compared.counts["delete"],
+                pruning=job.actions.delete,
+                twin_records=compared.twins,
+                proof=listing.proof,
+                thresholds=Thresholds(**job.profile.profile.safety.model_dump()),
+            ),
+            section=wanted.section,
+            changes=compared.table,
+            listing=listing.file,
+            key=Translation(job.facts).key_fields,
+        )
+
+    def _compare(
+        self, job: Job, mapped: Mapped, scope: Scope, number: int
+    ) -> tuple[Desired, Compared]:
         """The changes of one profile in one scope, as the table `changes_<number>`."""
         from dsync import desired, diff
 
@@ -491,7 +563,7 @@ class _Work:
         )
         file = self.inputs.listings[(job.connection, job.resource, scope.name)].file
         translation = Translation(job.facts)
-        return diff.compare(
+        compared = diff.compare(
             con,
             wanted,
             diff.Existing(
@@ -499,6 +571,8 @@ class _Work:
                 id=translation.id_field,
                 key=translation.key_fields,
                 protected=translation.protected_field,
+                never={field: _listed(value) for field, value in profile.protected.items()},
+                managed={field: _listed(value) for field, value in profile.managed.items()},
             ),
             diff=profile.diff,
             abilities=abilities(job),
@@ -508,6 +582,11 @@ class _Work:
                 buckets=database.bucket_count(con, [job.base / mapped.source.file, file]),
             ),
         )
+        return wanted, compared
+
+
+def _listed(values: Values) -> Sequence[Scalar]:
+    return values if isinstance(values, list) else [values]
 
 
 def abilities(job: Job) -> Abilities:

@@ -18,7 +18,7 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from importlib.resources import files
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
@@ -214,6 +214,11 @@ class Monitor(Model):
     poll: Poll | None = None
 
 
+Scalar = str | bool | int | float
+Values = Scalar | list[Scalar]
+"""a value, or several of which one is enough; of a field that holds a list, one item"""
+
+
 class Apply(Model):
     """What may be done, and how."""
 
@@ -221,6 +226,33 @@ class Apply(Model):
     create: bool = True
     update: bool = True
     delete: bool = Field(False, description="prune: delete what is not desired")
+
+
+Share = Annotated[float, Field(ge=0, le=1)]
+Count = Annotated[int, Field(ge=0)]
+
+
+class Safety(Model):
+    """How much may change in one scope before a guard asks: numbers instead of the usual ones.
+
+    Shares are 0 to 1. A guard is never switched off; it is told another number.
+    """
+
+    max_delete_share: Share = Field(0.2, description="of the managed records; this much asks")
+    max_delete_count: Count | None = Field(
+        None, description="default: 5 % of the managed records, at least 3, at most 500"
+    )
+    max_update_share: Share = Field(0.3, description="of the existing records; more than this asks")
+    max_create_count: Count | None = Field(
+        None, description="default: twice the existing records, at least 1,000"
+    )
+    min_existing: Count = Field(10, description="shares of fewer records than this say nothing")
+    shrink_share: Share = Field(
+        0.7, description="of the rows of the last applied run; with fewer nothing is deleted"
+    )
+    column_share: Share = Field(
+        0.2, description="one field empty, or the same, in more than this of the records asks"
+    )
 
 
 class Profile(Model):
@@ -243,6 +275,13 @@ class Profile(Model):
     diff: Diff = Diff()
     monitor: Monitor | None = None
     apply: Apply = Apply()
+    managed: dict[str, Values] = Field(
+        {}, description="field -> value or values: only records that have one are ever deleted"
+    )
+    protected: dict[str, Values] = Field(
+        {}, description="field -> value or values: records that have one are never touched"
+    )
+    safety: Safety = Safety()
     element: str | None = Field(None, description="name of this kind in tenants.yml targets")
 
 

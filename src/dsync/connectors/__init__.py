@@ -15,10 +15,14 @@ from dsync.model import Change, Outcome, Scope
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Page:
-    """Records as JSON lines (each line one JSON object and a newline), and how many they are."""
+    """Records as JSON lines (each line one JSON object and a newline), and how many they are.
+
+    `total` is the number of all records that the API gave beside them, if it gives one.
+    """
 
     ndjson: bytes
     count: int
+    total: int | None = None
 
 
 class Connector(Protocol):

@@ -838,7 +838,7 @@ def _filled(value: Any, values: Mapping[str, Any]) -> Any:
 
 
 def _page(batch: Batch) -> Page:
-    return Page(ndjson=batch.ndjson, count=batch.count)
+    return Page(ndjson=batch.ndjson, count=batch.count, total=batch.total)
 
 
 def _itself(answer: Answer) -> Answer:
