@@ -13,18 +13,20 @@ ledger of every call, and misbehaves when it is told to.
         em.counts()["writes"]            # calls that asked for a change
         em.ledger(since=10)              # the calls after number 10
         em.faults([{"match": {"method": "POST", "nth": 2}, "fault": "reset", "when": "after"}])
+        em.faults(emulators.mixed(0.05)) # 5 % of all calls, faults of all kinds
         em.advance(8 * 3600)             # eight hours later
 
 **Control.** These calls are never in the ledger, never limited, and never hit by a fault.
 
 | call | answer or body |
 |---|---|
-| `GET /_emulator/ledger?since=N` | calls after number N: seq, at, method, path, query, template, \
-write, headers, body, status, fault, effects |
+| `GET /_emulator/ledger?since=N` | calls after number N: seq, at, monotonic_s and answered_s, \
+scope, overlaps, open_writes, over_quota, method, path, query, template, write, headers, body, \
+status, fault, effects |
 | `GET /_emulator/effects?since=N` | what they changed: seq, kind (create, update, delete), \
 resource, scope, id, key, at |
 | `GET /_emulator/counts` | total, writes, reads, calls by method and path template, status, \
-effects, faults |
+effects, faults, in_flight_max, open_writes_max, over_quota |
 | `GET /_emulator/state` | everything held |
 | `POST /_emulator/seed` | puts or removes objects behind the client's back |
 | `GET`, `POST /_emulator/switches` | all switches; `{"name": value}` sets some, null is default |
@@ -43,7 +45,17 @@ a switch may carry a collection's name: `things.paging=cursor`.
 that had a call before), and then, over the calls that fit, `nth` (a number or a list), `from`,
 `every`, `probability` with `seed`, and `times` (at most). Every rule counts the calls that fit it;
 the first rule of the wire that hits a call is shown. `when` says whether the call still has its
-effect: `after`, or `before`.
+effect: `after`, or `before` (even `before_read` its body). `{"mixed": 0.05, "seed": 1}` in the
+place of a rule stands for faults of all kinds on 5 % of all calls.
+
+**The judge.** A call's entry has the moments of its arrival and of its end (`monotonic_s`,
+`answered_s`), the calls of the same scope that were in flight when it came (`overlaps`), and the
+quotas that it was too many for by the server's own clock (switch `quota`; `enforce_quota` refuses
+it too). `counts()` has the worst: `in_flight_max` (calls of one scope at once), `open_writes_max`
+(writes of one scope at once, until the job of each has ended), `over_quota` (calls).
+
+What goes wrong before a call's first byte has no answer to bend: `listeners` has ports that
+refuse, never accept, show a wrong certificate or reset the handshake.
 
 To add an emulator: a module with `SWITCHES`, `FAULTS` and a class `App` (see `server.App`), and its
 name in `NAMES`.
@@ -52,6 +64,8 @@ name in `NAMES`.
 from __future__ import annotations
 
 from . import faults as _faults
+from . import listeners
+from .faults import mixed
 from .ledger import fingerprint
 from .running import ControlError, Emulator, start
 from .server import NAMES, SeedError, personality, serve
@@ -65,6 +79,8 @@ __all__ = [
     "SwitchError",
     "describe",
     "fingerprint",
+    "listeners",
+    "mixed",
     "serve",
     "start",
     "switches",

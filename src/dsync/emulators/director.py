@@ -156,7 +156,9 @@ FAULTS: dict[str, str] = {
     "order_fail": "the order fails and has no effect; `message`: its text",
     "order_fail_with_effect": "the order says it failed, and the effect is there",
     "order_no_effect": "the order says success, and nothing has changed",
+    "order_partial": "the order says success, and half of the keys have changed; `says`: `failed`",
     "order_never": "the order stays pending for ever and has no effect",
+    "order_stuck": "the effect is there, and the order stays pending for ever",
     "order_polls": "this order is pending for `polls` polls",
     "order_missing": "the order's path answers 404; the effect happens",
     "order_hostile": "`message` is a URL of another host; `url`: which",
@@ -294,6 +296,15 @@ class App:
         return {"ids": ids}
 
     # ---- routes --------------------------------------------------------------------------------
+
+    def place(self, request: Request) -> tuple[str, bool]:
+        """A node is a scope. To log in, to refresh a list or to fetch one changes nothing."""
+        family, *path = request.segments
+        path = path[1:] if path[:1] == ["v1"] else path
+        of_node = family in ("configapi", "monitorapi") and path[1:] and path[0] != "director"
+        scope = "/".join(path[:2]) if of_node else ""
+        quiet = family == "refreshToken" or path[-1:] in (["refreshlist"], ["fetch"])
+        return scope, request.method not in ("GET", "HEAD", "OPTIONS") and not quiet
 
     def handle(self, request: Request, call: Call) -> Answer:
         self._finish_due()
@@ -493,7 +504,8 @@ class App:
             if failed := wrong("order"):
                 reasons = tuple(problem.text for problem in failed)
                 return _Outcome(success=False, message=reasons[0], errors=reasons)
-            more = self._commit(verb, node, name, resource, id_, data, call)
+            part = data if call.has_fault("order_partial") is None else _half(resource.key, data)
+            more = self._commit(verb, node, name, resource, id_, part, call)
             past = {"create": "created", "edit": "edited", "trash": "deleted"}[verb]
             return _Outcome(success=True, message=f"{name} {past}", more=more)
 
@@ -651,6 +663,7 @@ class App:
             order.act = lambda: outcome
         self._orders[order.id] = order
         self._open.append(order)
+        call.accepted()
         if call.has_fault("order_no_message"):
             return json_answer({"status": "Success"})
         message = self._path(order)
@@ -675,6 +688,14 @@ class App:
             return failed
         if call.has_fault("order_no_effect"):
             return lambda: _Outcome(success=True, message="Done")
+        if (rule := call.has_fault("order_partial")) and rule.args.get("says") == "failed":
+            text = "Order failed on its way"
+
+            def broken() -> _Outcome:
+                act()
+                return _Outcome(success=False, message=text, errors=(text,))
+
+            return broken
         return act
 
     def _path(self, order: _Order) -> str:
@@ -694,10 +715,13 @@ class App:
         if order.outcome is None:
             order.polls_left = None if order.polls_left is None else order.polls_left - 1
             return self._pending()
+        if order.call.has_fault("order_stuck"):
+            return self._pending()
         return json_answer(self._verdict(order.outcome, order.echo))
 
     def _finish(self, order: _Order) -> None:
         order.outcome = order.act()
+        order.call.job_open = order.call.has_fault("order_stuck") is not None
         self._open.remove(order)
 
     def _finish_due(self) -> None:
@@ -803,6 +827,13 @@ def _filled(shape: Object, data: Data) -> Data:
 
 def _given(shape: Object, data: Data) -> Data:
     return {one.name: data[one.name] for one in shape.fields if one.name in data}
+
+
+def _half(key: str, data: Data) -> Data:
+    """The key and the first half of the others."""
+    others = [name for name in data if name != key]
+    kept = others[: len(others) // 2]
+    return {name: item for name, item in data.items() if name == key or name in kept}
 
 
 def _find(store: Store, resource: Resource, id_: object, key: object) -> list[str]:

@@ -32,6 +32,7 @@ __all__ = [
     "Step",
     "Wait",
     "answer_steps",
+    "mixed",
 ]
 
 
@@ -74,6 +75,7 @@ class Close:
 
 
 Step = Send | Wait | Hang | Reset | Close
+Json = dict[str, object]
 
 
 def answer_steps(answer: Answer, *, head_only: bool, keep_alive: bool, date: str) -> list[Step]:
@@ -104,8 +106,10 @@ class Rule:
     _path: re.Pattern[str] | None = None
 
     @classmethod
-    def of(cls, value: object, own_faults: Mapping[str, str]) -> Rule:
+    def of(cls, value: object, own_faults: Mapping[str, str], number: int = 0) -> Rule:
         """A rule from its JSON form; `own_faults` are those that the emulator itself knows.
+
+        `number` is its place in the list: it seeds chance, so that rules strike different calls.
 
         Raises: FaultError.
         """
@@ -130,7 +134,7 @@ class Rule:
             pattern = re.compile(str(match["path"])) if "path" in match else None
         except re.error as error:
             raise FaultError(f"`match.path` is no regular expression: {error}") from error
-        chance = random.Random(str(match.get("seed", 0)))
+        chance = random.Random(f"{match.get('seed', 0)}/{number}")
         return cls(fault=name, args=args, match=match, _chance=chance, _path=pattern)
 
     @property
@@ -188,6 +192,49 @@ class Rule:
         }
 
 
+MIXED: tuple[dict[str, object], ...] = (
+    {"fault": "reset", "when": "before"},
+    {"fault": "reset", "when": "after"},
+    {"fault": "close", "when": "after"},
+    {"fault": "timeout", "when": "before"},
+    {"fault": "timeout", "when": "after"},
+    {"fault": "cut_body"},
+    {"fault": "truncated_json"},
+    {"fault": "html", "status": 200, "when": "after"},
+    {"fault": "html", "status": 502, "when": "before"},
+    {"fault": "status", "status": 500, "when": "before"},
+    {"fault": "status", "status": 500, "when": "after"},
+    {"fault": "status", "status": 502, "when": "after"},
+    {"fault": "status", "status": 503, "when": "before", "retry_after": 1},
+    {"fault": "status", "status": 503, "when": "after"},
+    {"fault": "status", "status": 401, "when": "before"},
+    {"fault": "too_many", "retry_after": 1},
+)
+"""The kinds that a mix has, in equal parts: no effect, an effect, and a refusal to act."""
+
+
+def mixed(share: float, *, seed: int = 1, match: Mapping[str, object] | None = None) -> list[Json]:
+    """Rules that hit `share` (0 to 1) of all calls that fit `match`, with faults of all kinds."""
+    # A call that an earlier rule took is lost to the later ones; so their chance is larger.
+    rules: list[Json] = []
+    each = share / len(MIXED)
+    for number, fault in enumerate(MIXED):
+        chance = {"probability": each / (1.0 - number * each), "seed": seed}
+        rules.append({"match": {**(match or {}), **chance}, **fault})
+    return rules
+
+
+def _unmixed(value: object) -> list[Json] | list[object]:
+    if not isinstance(value, dict) or "mixed" not in value:
+        return [value]
+    share, seed, match = value["mixed"], value.get("seed", 1), value.get("match", {})
+    good = isinstance(share, int | float) and 0 <= share <= 1 and value.keys() <= _MIX
+    if not good or not isinstance(seed, int) or not isinstance(match, dict):
+        raise FaultError('a mix is {"mixed": SHARE, "seed": NUMBER, "match": {...}}, 0.05 is 5 %')
+    return mixed(float(share), seed=seed, match=match)
+
+
+_MIX = {"mixed", "seed", "match"}
 _MATCH = {"method", "path", "nth", "from", "every", "probability", "seed", "times", "reused"}
 
 
@@ -202,7 +249,10 @@ class Rules:
         """Replaces all rules. Raises: FaultError, and nothing has changed."""
         if not isinstance(values, list):
             raise FaultError("faults are a list of rules")
-        self.rules = [Rule.of(value, self._own) for value in values]
+        plain: list[object] = []
+        for value in values:
+            plain += _unmixed(value)
+        self.rules = [Rule.of(value, self._own, number) for number, value in enumerate(plain)]
 
     def hit(self, request: Request) -> tuple[Rule | None, tuple[Rule, ...]]:
         """The first rule of the wire that hits this call, and all of the emulator's own."""
@@ -287,17 +337,19 @@ def _drip(rule: Rule, answer: Answer, clock: Clock) -> Shown:
 
 
 def _cut_body(rule: Rule, answer: Answer, _clock: Clock) -> Shown:
+    answer = _with_body(answer, answer.body or b"{}")
     return answer.status, [Send(answer.head() + _part(rule, answer.body)), Close()]
 
 
 def _cut_chunk(rule: Rule, answer: Answer, _clock: Clock) -> Shown:
+    answer = _with_body(answer, answer.body or b"{}")
     head = answer.head(("Transfer-Encoding", "chunked"))
     size = f"{len(answer.body):x}\r\n".encode()
     return answer.status, [Send(head + size + _part(rule, answer.body)), Close()]
 
 
 def _truncated_json(rule: Rule, answer: Answer, clock: Clock) -> Shown:
-    return _whole(_with_body(answer, _part(rule, answer.body)), clock)
+    return _whole(_with_body(answer, _part(rule, answer.body or b"{}")), clock)
 
 
 def _body(rule: Rule, answer: Answer, clock: Clock) -> Shown:
@@ -322,12 +374,8 @@ def _no_content(_rule: Rule, _answer: Answer, clock: Clock) -> Shown:
 
 
 def _content_type(rule: Rule, answer: Answer, clock: Clock) -> Shown:
-    shown = Answer(
-        status=answer.status,
-        body=answer.body,
-        content_type=str(_arg(rule, "type")),
-        headers=answer.headers,
-    )
+    shown = _with_body(answer, answer.body)
+    shown.content_type = str(_arg(rule, "type"))
     return _whole(shown, clock)
 
 
@@ -346,7 +394,7 @@ def _gzip_bomb(rule: Rule, answer: Answer, clock: Clock) -> Shown:
 
 def _big_body(rule: Rule, answer: Answer, clock: Clock) -> Shown:
     count = _size(rule, "size_mb")
-    head = answer.head(("Date", clock.http_date()), length=count << 20)
+    head = _with_body(answer, b" ").head(("Date", clock.http_date()), length=count << 20)
     piece = Send(b" " * (1 << 20))
     return answer.status, [Send(head), *[piece] * count]
 
@@ -387,6 +435,17 @@ def _duplicate_keys(_rule: Rule, answer: Answer, clock: Clock) -> Shown:
     return _whole(_with_body(answer, twice), clock)
 
 
+def _nan(_rule: Rule, answer: Answer, clock: Clock) -> Shown:
+    rest = answer.body[1:] if answer.body[:1] == b"{" and answer.body != b"{}" else b"}"
+    return _whole(
+        _with_body(answer, b'{"ratio":NaN' + (b"," if rest != b"}" else b"") + rest), clock
+    )
+
+
+def _slow(_rule: Rule, answer: Answer, clock: Clock) -> Shown:
+    return _whole(answer, clock)  # the server waits, before it does anything
+
+
 def _utf16(_rule: Rule, answer: Answer, clock: Clock) -> Shown:
     return _whole(_with_body(answer, answer.body.decode().encode("utf-16")), clock)
 
@@ -421,24 +480,29 @@ def retry_after(value: object, clock: Clock) -> str:
 
 
 def _with_body(answer: Answer, body: bytes) -> Answer:
+    # A 204 can carry none: its bytes would be taken for the next answer.
+    status = 200 if answer.status in (204, 304) else answer.status
     kind = answer.content_type
-    return Answer(status=answer.status, body=body, content_type=kind, headers=answer.headers)
+    return Answer(status=status, body=body, content_type=kind, headers=list(answer.headers))
 
 
 _BOTH = ("after", "before")
+_ALL = ("after", "before", "before_read")
+_AT_FIRST = ("before", "after", "before_read")
 
 FAULTS: dict[str, Fault] = {
     "reset": Fault(
         show=_reset,
-        when=("after", "before", "before_read"),
+        when=_ALL,
         doc="the connection is reset; `before_read`: even before the body was read",
     ),
-    "close": Fault(show=_close, when=_BOTH, doc="the connection ends without an answer"),
+    "close": Fault(show=_close, when=_ALL, doc="the connection ends without an answer"),
     "timeout": Fault(
         show=_timeout,
-        when=_BOTH,
+        when=_ALL,
         args={"hang_s": 600},
-        doc="no answer until the client goes away, `hang_s` at most",
+        doc="no answer until the client goes away, `hang_s` at most; `before_read`: nor is the "
+        "body read",
     ),
     "late_commit": Fault(
         show=_timeout,
@@ -447,26 +511,32 @@ FAULTS: dict[str, Fault] = {
         doc="no answer; the effect happens `after_s` later, whether or not the client still waits",
     ),
     "delay": Fault(
-        show=_delay, when=_BOTH[:1], args={"delay_s": 1}, doc="the answer comes `delay_s` late"
+        show=_delay, when=("after",), args={"delay_s": 1}, doc="the answer comes `delay_s` late"
+    ),
+    "slow": Fault(
+        show=_slow,
+        when=("before",),
+        args={"delay_s": 1},
+        doc="effect and answer both come `delay_s` late, whether or not the client still waits",
     ),
     "drip": Fault(
         show=_drip,
-        when=("after",),
+        when=_BOTH,
         args={"bytes": 1, "every_s": 0.05},
         doc="the answer comes `bytes` at a time, one piece `every_s`",
     ),
     "cut_body": Fault(
         show=_cut_body,
-        when=("after",),
+        when=_BOTH,
         args={"keep": 0.5},
         doc="the body ends before Content-Length; `keep`: a share below 1, or bytes",
     ),
     "cut_chunk": Fault(
-        show=_cut_chunk, when=("after",), args={"keep": 0.5}, doc="a chunked body ends in a chunk"
+        show=_cut_chunk, when=_BOTH, args={"keep": 0.5}, doc="a chunked body ends in a chunk"
     ),
     "truncated_json": Fault(
         show=_truncated_json,
-        when=("after",),
+        when=_BOTH,
         args={"keep": 0.5},
         doc="half of the JSON, with a Content-Length that fits it",
     ),
@@ -486,51 +556,50 @@ FAULTS: dict[str, Fault] = {
     "no_content": Fault(show=_no_content, when=_BOTH, doc="204 where a body is due"),
     "content_type": Fault(
         show=_content_type,
-        when=("after",),
+        when=_BOTH,
         args={"type": "text/plain"},
         doc="the right body with a wrong Content-Type",
     ),
     "bad_gzip": Fault(
-        show=_bad_gzip, when=("after",), doc="says gzip, and the bytes cannot be unpacked"
+        show=_bad_gzip, when=_BOTH, doc="says gzip, and the bytes cannot be unpacked"
     ),
     "gzip_bomb": Fault(
-        show=_gzip_bomb, when=("after",), args={"size_mb": 64}, doc="blanks, packed 1000 to 1"
+        show=_gzip_bomb, when=_BOTH, args={"size_mb": 64}, doc="blanks, packed 1000 to 1"
     ),
-    "big_body": Fault(
-        show=_big_body, when=("after",), args={"size_mb": 100}, doc="a body of blanks"
-    ),
+    "big_body": Fault(show=_big_body, when=_BOTH, args={"size_mb": 100}, doc="a body of blanks"),
     "headers": Fault(
         show=_headers,
-        when=("after",),
+        when=_BOTH,
         args={"count": 5000, "size": 8},
         doc="`count` more headers of `size` characters",
     ),
-    "garbage": Fault(show=_garbage, when=_BOTH, doc="a status line that is none, then the end"),
+    "garbage": Fault(show=_garbage, when=_ALL, doc="a status line that is none, then the end"),
     "info_flood": Fault(
-        show=_info_flood, when=("after",), args={"count": 1000}, doc="1xx answers before the real"
+        show=_info_flood, when=_BOTH, args={"count": 1000}, doc="1xx answers before the real"
     ),
     "deep_json": Fault(
-        show=_deep_json, when=("after",), args={"depth": 10_000}, doc="lists within lists"
+        show=_deep_json, when=_BOTH, args={"depth": 10_000}, doc="lists within lists"
     ),
     "duplicate_keys": Fault(
         show=_duplicate_keys, when=("after",), doc="the body's first key comes twice"
     ),
+    "nan": Fault(show=_nan, when=_BOTH, doc="the body has a NaN, which JSON has not"),
     "utf16": Fault(show=_utf16, when=("after",), doc="the body in UTF-16 under the same type"),
     "redirect": Fault(
         show=_redirect,
-        when=("before", "after"),
+        when=_AT_FIRST,
         args={"status": 307, "location": "/"},
         doc="a redirect to `location`, with this `status`",
     ),
     "status": Fault(
         show=_status,
-        when=("before", "after"),
+        when=_AT_FIRST,
         args={"status": 500, "body": None, "headers": None, "retry_after": None},
         doc="another status; `retry_after`: seconds, `date:SECONDS`, or any text",
     ),
     "too_many": Fault(
         show=_status,
-        when=("before",),
+        when=("before", "before_read"),
         args={"status": 429, "body": None, "headers": None, "retry_after": 1},
         doc="429; `retry_after` as for `status`",
     ),

@@ -1,8 +1,11 @@
 """The ledger: every call that came in, and every effect it had, in order.
 
 A ledger is the emulator's witness. It is appended to, never changed, except that a call's entry
-gains its status when it is answered and its effects when they happen, which for an asynchronous
-job is later. Calls to `/_emulator/…` are not in it.
+gains its status and the moment when it is answered, and its effects when they happen, which for an
+asynchronous job is later. Calls to `/_emulator/…` are not in it.
+
+A call is in flight from its arrival until its answer has left or its connection is gone; a write
+is open until then and, where it was only accepted, until its job has ended.
 """
 
 from __future__ import annotations
@@ -19,6 +22,7 @@ from typing import IO
 from .clock import Clock, iso
 from .faults import Rule
 from .messages import Request, encode
+from .quotas import Breach
 
 __all__ = ["Call", "Effect", "Ledger", "fingerprint"]
 
@@ -69,6 +73,18 @@ class Call:
     """The fault that was shown."""
     error: str | None = None
     """The emulator itself failed: a bug in it, not in the client."""
+    scope: str = ""
+    """What the API keeps apart: a node, a company; `` where there is but one."""
+    overlaps: tuple[int, ...] = ()
+    """The numbers of the calls of this scope that were in flight when this one came."""
+    open_writes: int = 0
+    """Writes of this scope that were open when this write came."""
+    over_quota: tuple[Breach, ...] = ()
+    """The quotas that this call was too many for."""
+    answered_s: float | None = None
+    """When its answer had left, or its connection was gone; on the clock of `monotonic_s`."""
+    job_open: bool = False
+    """It was accepted, and its job has not ended."""
     effects: list[Effect] = field(default_factory=list)
     _ledger: Ledger
 
@@ -78,6 +94,10 @@ class Call:
         self._ledger.note(
             self, Effect(kind=kind, resource=resource, scope=scope, id=id, key=key, at_s=now)
         )
+
+    def accepted(self) -> None:
+        """This call started a job: it stays open until `job_open` is taken back."""
+        self._ledger.accepted(self)
 
     def has_fault(self, name: str) -> Rule | None:
         """The rule of that name among `faults`."""
@@ -89,6 +109,11 @@ class Call:
             "seq": self.seq,
             "at": iso(self.at_s),
             "monotonic_s": self.monotonic_s,
+            "answered_s": self.answered_s,
+            "scope": self.scope,
+            "overlaps": list(self.overlaps),
+            "open_writes": self.open_writes,
+            "over_quota": [str(breach) for breach in self.over_quota],
             "method": request.method,
             "path": request.path,
             "query": {name: _veil(name, value) for name, value in request.query.items()},
@@ -114,19 +139,45 @@ class Ledger:
         self._calls: list[Call] = []
         self._first = 1
         self._file: IO[bytes] | None = path.open("ab", buffering=0) if path else None
+        self._flying: list[Call] = []
+        self._all_flying = 0
+        self._accepted: list[Call] = []
 
-    def open(self, request: Request, faults: tuple[Rule, ...]) -> Call:
+    def open(
+        self, request: Request, faults: tuple[Rule, ...], *, scope: str = "", write: bool = False
+    ) -> Call:
         """The entry of a call that just came in."""
+        beside = tuple(call for call in self._flying if call.scope == scope)
         call = Call(
             seq=self._first + len(self._calls),
             at_s=self.clock.wall_s(),
             monotonic_s=self.clock.monotonic_s(),
             request=request,
             faults=faults,
+            write=write,
+            scope=scope,
+            overlaps=tuple(one.seq for one in beside),
             _ledger=self,
         )
+        if write:
+            self._accepted = [one for one in self._accepted if one.job_open]
+            waiting = [one for one in self._accepted if one.scope == scope and one not in beside]
+            call.open_writes = sum(one.write for one in beside) + len(waiting)
         self._calls.append(call)
+        self._flying.append(call)
+        self._all_flying = max(self._all_flying, len(self._flying))
         return call
+
+    def accepted(self, call: Call) -> None:
+        """The call started a job: it stays open until `job_open` is taken back."""
+        call.job_open = True
+        self._accepted.append(call)
+
+    def answered(self, call: Call) -> None:
+        """The call's answer has left, or nobody waits for it."""
+        call.answered_s = self.clock.monotonic_s()
+        if call in self._flying:
+            self._flying.remove(call)
 
     def note(self, call: Call, effect: Effect) -> None:
         """Adds an effect to a call's entry."""
@@ -146,9 +197,22 @@ class Ledger:
         """Forgets all calls; numbers go on, so that `since` keeps its meaning."""
         self._first += len(self._calls)
         self._calls.clear()
+        self._flying.clear()
+        self._accepted.clear()
+        self._all_flying = 0
 
     def counts(self) -> dict[str, object]:
-        """How many calls by template and by status, how many effects by kind."""
+        """How many calls by template and by status, how many effects by kind; and how they met.
+
+        `in_flight_max`: the most calls of one scope at once (`in_flight_by_scope`: of each;
+        `in_flight_all`: of all scopes together), `open_writes_max` the most open writes of one
+        scope. `over_quota`: calls over it in any way of counting, `over_quota_by` in each.
+        """
+        by_scope: dict[str, int] = {}
+        for call in self._calls:
+            most = max(by_scope.get(call.scope, 0), len(call.overlaps) + 1)
+            by_scope[call.scope] = most
+        over = Counter(breach.counting for call in self._calls for breach in call.over_quota)
         calls = Counter(f"{call.request.method} {call.template}" for call in self._calls)
         status = Counter(str(call.status or "none") for call in self._calls)
         effects = Counter(effect.kind for call in self._calls for effect in call.effects)
@@ -162,6 +226,14 @@ class Ledger:
             "status": dict(sorted(status.items())),
             "effects": {kind: effects[kind] for kind in ("create", "update", "delete")},
             "faults": dict(sorted(faults.items())),
+            "in_flight_max": max(by_scope.values(), default=0),
+            "in_flight_by_scope": by_scope,
+            "in_flight_all": self._all_flying,
+            "open_writes_max": max(
+                (call.open_writes + 1 for call in self._calls if call.write), default=0
+            ),
+            "over_quota": sum(bool(call.over_quota) for call in self._calls),
+            "over_quota_by": {"fixed": over["fixed"], "sliding": over["sliding"]},
         }
 
     def _write(self, line: dict[str, object]) -> None:

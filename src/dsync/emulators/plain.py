@@ -20,7 +20,7 @@ import random
 from bisect import bisect_right
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from urllib.parse import parse_qs, parse_qsl, quote, urlencode
 
 from .ledger import Call
@@ -74,8 +74,14 @@ SWITCHES: dict[str, Switch] = {
         "repeat_page",
         "empty_page",
         "loop_cursor",
+        "skip_page",
+        "moved_record",
+        "cut_last_page",
+        "id_texts",
         doc="the list tells a wrong total, shows the first page again as the second, an empty "
-        "second page, or its last page names the first as next",
+        "second page, or its last page names the first as next; the second page is left out, the "
+        "first record moves to the end after the first page, the last record is missing, or ids "
+        "are texts from the second page on",
     ),
     "filters": Switch(
         default=True, kind="flag", doc="unknown query parameters filter; else ignored"
@@ -122,8 +128,12 @@ FAULTS: dict[str, str] = {
     "job_fail": "the job fails and has no effect; `message`: its text",
     "job_fail_with_effect": "the job says it failed, and the effect is there",
     "job_no_effect": "the job says it is done, and nothing has changed",
-    "job_never": "the job stays pending for ever",
+    "job_partial": "the job says it is done, and half of the fields have changed; `says`: `failed`",
+    "job_never": "the job stays pending for ever, without an effect",
+    "job_stuck": "the effect is there, and the job says pending for ever",
     "job_missing": "the job's path answers 404; the effect happens",
+    "job_hostile": "the answer points to a job elsewhere; `url`: where (another host)",
+    "job_no_id": "accepted, and the answer does not say which job",
 }
 """Faults of the API itself, for rules beside those of the wire."""
 
@@ -204,6 +214,9 @@ def _key(value: Value, key_field: str) -> str:
 
 def _text(value: object) -> str:
     return value if isinstance(value, str) else encode(value).decode()
+
+
+_Act = Callable[[Request], Answer]
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
@@ -292,6 +305,12 @@ class App:
 
     # ---- routes ----------------------------------------------------------------------------------
 
+    def place(self, request: Request) -> tuple[str, bool]:
+        """`parent/id` of a collection below an object is a scope; a login writes nothing."""
+        path = request.segments[1:] if request.segments[0] == "api" else ()
+        scope = "/".join(path[:2]) if len(path) > 2 and path[1] != "by-key" else ""
+        return scope, request.method not in _SAFE and request.segments != ("auth",)
+
     def handle(self, request: Request, call: Call) -> Answer:
         self._finish_due()
         if request.segments == ("auth",):
@@ -330,7 +349,7 @@ class App:
         if request.method in ("GET", "HEAD"):
             return self._list(collection, request)
         if request.method == "POST":
-            return self._write(request, call, collection, lambda: self._post(collection, request))
+            return self._write(request, call, collection, lambda r: self._post(collection, r))
         return _not_allowed("GET, HEAD, POST")
 
     def _single(
@@ -343,11 +362,11 @@ class App:
             return self._get(collection, id_, request)
         if request.method in ("PUT", "PATCH"):
             return self._write(
-                request, call, collection, lambda: self._change(collection, id_, request)
+                request, call, collection, lambda r: self._change(collection, id_, r)
             )
         if request.method == "DELETE":
             return self._write(
-                request, call, collection, lambda: self._delete(collection, id_, request)
+                request, call, collection, lambda r: self._delete(collection, id_, r)
             )
         return _not_allowed("GET, HEAD, PUT, PATCH, DELETE")
 
@@ -365,11 +384,11 @@ class App:
             return self._get(collection, owner(), request)
         if request.method == "PUT":
             return self._write(
-                request, call, collection, lambda: self._put_key(collection, owner(), key, request)
+                request, call, collection, lambda r: self._put_key(collection, owner(), key, r)
             )
         if request.method == "DELETE":
             return self._write(
-                request, call, collection, lambda: self._delete(collection, owner(), request)
+                request, call, collection, lambda r: self._delete(collection, owner(), r)
             )
         return _not_allowed("GET, HEAD, PUT, DELETE")
 
@@ -463,12 +482,21 @@ class App:
             page = records[: cut.size]
         elif lie == "empty_page" and second:
             page = []
+        elif lie == "skip_page" and cut.start:
+            page = records[cut.start + cut.size : cut.stop + cut.size]
+        elif lie == "moved_record" and cut.start:
+            page = [*records[1:], *records[:1]][cut.start : cut.stop]
+        elif lie == "cut_last_page" and cut.stop >= len(records):
+            page = page[:-1]
         total = len(records) + {"total_high": 1, "total_low": -1}.get(lie, 0)
         more = cut.stop < len(records)
         wanted = _next(switches, name, request, records, cut) if more else None
         if lie == "loop_cursor" and not more and records:
             wanted = _next(switches, name, request, records, _Cut(0, 0, cut.size))
-        return _page(switches, name, [record.encoded for record in page], total, wanted)
+        shown = [record.encoded for record in page]
+        if lie == "id_texts" and cut.start:
+            shown = [encode(self._shape(collection, str(one.id), one.value)) for one in page]
+        return _page(switches, name, shown, total, wanted)
 
     def _matching(self, collection: _Collection, request: Request) -> list[_Record]:
         name = collection.name
@@ -496,9 +524,7 @@ class App:
 
     # ---- writes --------------------------------------------------------------------------------
 
-    def _write(
-        self, request: Request, call: Call, collection: _Collection, act: Callable[[], Answer]
-    ) -> Answer:
+    def _write(self, request: Request, call: Call, collection: _Collection, act: _Act) -> Answer:
         call.write = True
         replay = f"{request.path} {key}" if (key := request.headers.get("idempotency-key")) else ""
         known = self._replays.get(replay)
@@ -517,39 +543,40 @@ class App:
             self._replays[replay] = (self._clock.monotonic_s(), request.body, answer)
         return answer
 
-    def _perform(
-        self, request: Request, call: Call, collection: _Collection, act: Callable[[], Answer]
-    ) -> Answer:
+    def _perform(self, request: Request, call: Call, collection: _Collection, act: _Act) -> Answer:
         if rule := call.has_fault("failed_inside"):
             text = str(rule.args.get("message", "Not done"))
             return json_answer({"status": "error", "error": text})
         noted = self._noting(call, collection, act)
         if not self._switches.flag("jobs", collection.name):
-            return noted()
+            return noted(request)
         polls: object = self._switches.get("job_polls", collection.name)
         never = polls == "never" or call.has_fault("job_never") is not None
         max_s = self._switches.number("job_max_s", collection.name)
         job = _Job(
             id=f"j-{len(self._jobs) + 1:06d}",
             call=call,
-            act=self._bent(call, noted),
+            act=self._bent(request, call, noted),
             polls_left=None if never or not isinstance(polls, int) else polls,
             done_at_s=self._clock.monotonic_s() + max_s,
         )
         self._jobs[job.id] = job
         self._open.append(job)
+        call.accepted()
         where = f"/jobs/{job.id}"
+        if call.has_fault("job_no_id"):
+            return json_answer({"status": "pending"}, 202)
+        if rule := call.has_fault("job_hostile"):
+            where = str(rule.args.get("url", f"http://203.0.113.66{where}"))
         body = {"job": where, "id": job.id, "status": "pending"}
         return json_answer(body, 202, ("Location", where))
 
-    def _noting(
-        self, call: Call, collection: _Collection, act: Callable[[], Answer]
-    ) -> Callable[[], Answer]:
+    def _noting(self, call: Call, collection: _Collection, act: _Act) -> _Act:
         """`act`, with the difference that it makes in the collection noted as effects."""
 
-        def noted() -> Answer:
+        def noted(request: Request) -> Answer:
             self._touched = []
-            answer = act()
+            answer = act(request)
             for kind, record in self._touched:
                 key = self._key_of(collection, record)
                 scope, _, name = collection.path.rpartition("/")
@@ -720,7 +747,7 @@ class App:
 
     # ---- jobs ----------------------------------------------------------------------------------
 
-    def _bent(self, call: Call, act: Callable[[], Answer]) -> Callable[[], Answer]:
+    def _bent(self, request: Request, call: Call, act: _Act) -> Callable[[], Answer]:
         """What the job really does, where a fault lets it lie."""
         if rule := call.has_fault("job_fail"):
             text = str(rule.args.get("message", "Job failed"))
@@ -729,13 +756,21 @@ class App:
             text = str(rule.args.get("message", "Job failed"))
 
             def failed() -> Answer:
-                act()
+                act(request)
                 return _problem(500, text)
 
             return failed
         if call.has_fault("job_no_effect"):
             return lambda: json_answer({})
-        return act
+        if rule := call.has_fault("job_partial"):
+            says_failed = rule.args.get("says") == "failed"
+
+            def partial() -> Answer:
+                answer = act(_halved(request))
+                return _problem(500, "Job failed on its way") if says_failed else answer
+
+            return partial
+        return lambda: act(request)
 
     def _poll(self, id_: str) -> Answer:
         job = self._jobs.get(id_)
@@ -745,6 +780,7 @@ class App:
             self._finish(job)
         if job.answer is None:
             job.polls_left = None if job.polls_left is None else job.polls_left - 1
+        if job.answer is None or job.call.has_fault("job_stuck"):
             return json_answer({"id": job.id, "status": "pending"})
         failed = job.answer.status >= 400
         status = b'"failed"' if failed else b'"done"'
@@ -755,6 +791,7 @@ class App:
 
     def _finish(self, job: _Job) -> None:
         job.answer = job.act()
+        job.call.job_open = job.call.has_fault("job_stuck") is not None
         self._open.remove(job)
 
     def _finish_due(self) -> None:
@@ -768,6 +805,7 @@ class App:
 
 # ---- pages -------------------------------------------------------------------------------------
 
+_SAFE = ("GET", "HEAD", "OPTIONS")
 _PARAMS = ("offset_param", "limit_param", "page_param", "cursor_param")
 _HERE = "\u2402here\u2403"
 _HERE_JSON = encode(_HERE)
@@ -937,6 +975,18 @@ def _patched(base: Value, patch: Value) -> Value:
         else:
             merged[key] = item
     return merged
+
+
+def _halved(request: Request) -> Request:
+    """The same call with the first half of its body's fields; without a body as it is."""
+    try:
+        body = request.json
+    except BadJson:
+        return request
+    if not isinstance(body, dict):
+        return request
+    first = dict(list(body.items())[: max(1, len(body) // 2)])
+    return replace(request, body=encode(first))
 
 
 def _collection_of(segments: Sequence[str]) -> str:

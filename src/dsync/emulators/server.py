@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import importlib
+import math
 import os
 import re
 import signal
@@ -40,6 +41,7 @@ from .faults import (
 )
 from .ledger import Call, Ledger
 from .messages import Answer, BadJson, Request, json_answer
+from .quotas import Quotas
 from .switches import SwitchError, Switches
 
 __all__ = ["App", "Server", "World", "personality", "serve"]
@@ -78,6 +80,9 @@ class App(Protocol):
     def switched(self, names: Sequence[str]) -> None:
         """These switches have new values."""
 
+    def place(self, request: Request) -> tuple[str, bool]:
+        """The scope of a call, and whether it asks for a change: known before it is handled."""
+
 
 def personality(name: str) -> ModuleType:
     """The module of an emulator: it has `SWITCHES`, `FAULTS` and a class `App`.
@@ -103,6 +108,8 @@ class Server:
         self.switches.set(switches or {})
         self.rules = Rules(module.FAULTS)
         self.app: App = module.App(World(clock=self.clock, switches=self.switches))
+        self.quotas = Quotas(self.clock)
+        self.quotas.set(self.switches.get("quota"))
         self._connections = 0
         self._recent: deque[float] = deque()
         self._late: set[asyncio.TimerHandle] = set()
@@ -133,45 +140,54 @@ class Server:
         self, request: Request, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
     ) -> bool:
         """One call and its answer; whether the connection goes on."""
-        control = request.segments[0] == "_emulator"
-        wire, own = (None, ()) if control else self.rules.hit(request)
-        if wire and wire.when == "before_read":
-            call = self.ledger.open(request, own)
-            call.write = request.method not in _SAFE
-            return await self._show(wire, Answer(), call, reader, writer)
-        request.body = await _read_body(request, reader, writer)
-        if control:
+        if request.segments[0] == "_emulator":
+            request.body = await _read_body(request, reader, writer)
             steps = self._steps(request, self._control(request))
             return await _run(steps, reader, writer)
-        call = self.ledger.open(request, own)
-        call.write = request.method not in _SAFE
+        wire, own = self.rules.hit(request)
+        if not (wire and wire.when == "before_read"):
+            request.body = await _read_body(request, reader, writer)
+        call = self._open(request, own)
+        try:
+            steps = await self._answer(request, call, wire)
+            self.ledger.close(call)
+            return await _run(steps, reader, writer)
+        finally:
+            self.ledger.answered(call)
+
+    def _open(self, request: Request, own: tuple[Rule, ...]) -> Call:
+        scope, write = self.app.place(request)
+        call = self.ledger.open(request, own, scope=scope, write=write)
+        kind = "write" if write else "read"
+        call.over_quota = self.quotas.breaches(kind)
+        enforced = self.switches.text("enforce_quota")
+        if not any(breach.counting == enforced for breach in call.over_quota):
+            self.quotas.count(kind)
+        return call
+
+    async def _answer(self, request: Request, call: Call, wire: Rule | None) -> list[Step]:
+        """What the connection does for a call, which has its effect on the way."""
+        if wire and wire.when == "before_read":
+            # Its body is still on the wire: nothing after it could be read as a call.
+            return [*self._shown(wire, Answer(body=b"{}"), call), Close()]
         if latency_s := self.switches.number("latency_s"):
             await asyncio.sleep(latency_s)
-        if wire and wire.when == "before":
+        if wire and wire.fault == "slow":
+            await asyncio.sleep(wire.number("delay_s", 1.0))
+        elif wire and wire.when == "before":
             if wire.fault == "late_commit":
                 self._later(request, call, wire.number("after_s", 1.0))
-            return await self._show(wire, Answer(body=b"{}"), call, reader, writer)
-        answer = self._limited() or self._handle(request, call)
+            return self._shown(wire, Answer(body=b"{}"), call)
+        answer = self._limited(call) or self._handle(request, call)
         if wire:
-            return await self._show(wire, answer, call, reader, writer)
+            return self._shown(wire, answer, call)
         call.status = answer.status
-        self.ledger.close(call)
-        return await _run(self._steps(request, answer), reader, writer)
+        return self._steps(request, answer)
 
-    async def _show(
-        self,
-        rule: Rule,
-        answer: Answer,
-        call: Call,
-        reader: asyncio.StreamReader,
-        writer: asyncio.StreamWriter,
-    ) -> bool:
+    def _shown(self, rule: Rule, answer: Answer, call: Call) -> list[Step]:
         call.fault = rule.fault
         call.status, steps = FAULTS[rule.fault].show(rule, answer, self.clock)
-        self.ledger.close(call)
-        if not self._keeps_alive(call.request):
-            steps.append(Close())
-        return await _run(steps, reader, writer)
+        return steps if self._keeps_alive(call.request) else [*steps, Close()]
 
     def _steps(self, request: Request, answer: Answer) -> list[Step]:
         return answer_steps(
@@ -195,8 +211,12 @@ class Server:
         handle = asyncio.get_running_loop().call_later(after_s, commit)
         self._late.add(handle)
 
-    def _limited(self) -> Answer | None:
-        """A 429 when this second has had its calls."""
+    def _limited(self, call: Call) -> Answer | None:
+        """A 429 when this second, or the quota, has had its calls."""
+        enforced = self.switches.text("enforce_quota")
+        waits = [breach.wait_s for breach in call.over_quota if breach.counting == enforced]
+        if waits:
+            return self._too_many(math.ceil(max(waits)))
         limit = self.switches.count("rate_per_s")
         if not limit:
             return None
@@ -206,8 +226,11 @@ class Server:
         if len(self._recent) < limit:
             self._recent.append(now)
             return None
+        return self._too_many(self.switches.count("retry_after_s"))
+
+    def _too_many(self, wait_s: int) -> Answer:
         answer = json_answer({"status": "Failed", "error": "Too many requests"}, 429)
-        wait_s, form = self.switches.count("retry_after_s"), self.switches.text("retry_after")
+        form = self.switches.text("retry_after")
         if form != "none":
             asked = f"date:{wait_s}" if form == "date" else wait_s
             answer.headers.append(("Retry-After", retry_after(asked, self.clock)))
@@ -267,6 +290,7 @@ class Server:
             handle.cancel()
         self._late.clear()
         self._recent.clear()
+        self.quotas.clear()
         self.rules.set([])
         self.clock.offset_s = 0.0
         self.app.reset()
@@ -281,6 +305,7 @@ class Server:
         if not isinstance(values, dict):
             raise SwitchError("switches are an object of names and values")
         self.switches.set(values)
+        self.quotas.set(self.switches.get("quota"))
         self.app.switched(list(values))
         return dict(self.switches.items())
 
@@ -384,7 +409,6 @@ def _await_end(loop: asyncio.AbstractEventLoop, stop: asyncio.Event) -> None:
 # ---- bytes -------------------------------------------------------------------------------------
 
 _HEAD_LIMIT = 1 << 20
-_SAFE = ("GET", "HEAD", "OPTIONS")
 _REQUEST_LINE = re.compile(r"([A-Za-z]+) (\S+) (HTTP/1\.[01])")
 
 
@@ -470,7 +494,9 @@ async def _run(
                 await asyncio.sleep(seconds)
             case Hang(seconds):
                 with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(reader.read(1), seconds)
+                    async with asyncio.timeout(seconds):
+                        while await reader.read(65_536):
+                            pass
                 return False
             case Reset():
                 _reset(writer)

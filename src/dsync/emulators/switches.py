@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import difflib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+
+from . import quotas
 
 __all__ = ["COMMON", "Switch", "SwitchError", "Switches"]
 
@@ -27,6 +29,8 @@ class Switch:
     """`flag int number text list object choice` (`choice`: only the words in `words`)."""
     words: tuple[str, ...] = ()
     """Words taken beside values of `kind`."""
+    check: Callable[[object], None] | None = None
+    """Looks closer at a value; raises ValueError."""
     doc: str
 
     def takes(self) -> str:
@@ -45,6 +49,11 @@ class Switch:
             return value
         value = self._from_text(value) if isinstance(value, str) else value
         if self._fits(value):
+            try:
+                if self.check:
+                    self.check(value)
+            except ValueError as error:
+                raise SwitchError(f"switch {name}: {error}") from error
             return value
         raise SwitchError(f"switch {name} takes {self.takes()}, not {value!r}")
 
@@ -91,6 +100,19 @@ COMMON: Mapping[str, Switch] = {
         doc="form of `Retry-After` in a 429",
     ),
     "retry_after_s": Switch(default=1, kind="int", doc="what `Retry-After` asks to wait"),
+    "quota": Switch(
+        default={},
+        kind="object",
+        check=quotas.check,
+        doc='calls allowed, `{"read": "60/min", "write": "10/min"}`; by the hour with `zone` and '
+        '`windows`: `[{"from": "06:00", "to": "20:00", "read": …, "write": …}]`. Logins are reads',
+    ),
+    "enforce_quota": Switch(
+        default="off",
+        kind="choice",
+        words=("off", "fixed", "sliding"),
+        doc="calls over the quota get a 429, counted so; `off`: they are only counted",
+    ),
     "latency_s": Switch(default=0, kind="number", doc="real seconds before every answer"),
     "keep_alive": Switch(default=True, kind="flag", doc="keep connections open after an answer"),
 }
