@@ -221,6 +221,7 @@ async def _plan(project: Project, ask: Ask, workdir: Path, on_event: Listen) -> 
             workdir=workdir,
             existing=ask.existing,
             engine=projects.engine(project, ask),
+            approvals=ask.allowed,
             on_event=on_event,
         )
 
@@ -243,9 +244,10 @@ def apply(
     `confirm` is asked before anything is written, unless there is nothing to write; None comes
     back when it says no. What became of each row is in `report`.
 
-    Raises: any DsyncError. Stale when a saved plan does not fit the project any more.
+    Raises: any DsyncError. Stale when a saved plan does not fit the project any more; Refused when
+    a guard says no: then nothing was sent.
     """
-    from dsync import journal
+    from dsync import journal, safety
 
     run_id = journal.check_run_id(run_id or journal.new_run_id())
     with contextlib.ExitStack() as stack:
@@ -253,6 +255,7 @@ def apply(
             plan_ = journal.load_plan(saved)
         else:
             plan_ = stack.enter_context(plan(project, ask, on_event=on_event))
+        plan_ = safety.approve(plan_, approvals=ask.allowed)
         if confirm is not None and not plan_.is_empty and not confirm(plan_):
             return None
         targets = projects.targets_of(project, ask, plan_)

@@ -20,6 +20,7 @@ from dsync.config import Config, Connection
 from dsync.errors import Faults, Invalid, Place, Stale, StorageFault, UsageFault
 from dsync.model import Plan, Scope
 from dsync.profile import LoadedProfile
+from dsync.safety import Approvals
 from dsync.system import LoadedSystem, Resource, System
 from dsync.yamlfile import Document, locate
 
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from dsync.connectors.rest import Rest
     from dsync.planning import Actions, Engine, Job
 
+_NONE_APPROVED = Approvals()
 INLINE = "inline"
 """the system of profiles that say their `endpoint` themselves"""
 
@@ -59,6 +61,14 @@ class Ask:
     limit: int | None = None
     memory_limit: str | None = None
     threads: int | None = None
+    approvals: Approvals = _NONE_APPROVED
+
+    @property
+    def allowed(self) -> Approvals:
+        """What guards are told: who asks for deletes has allowed them, too."""
+        if not self.delete:
+            return self.approvals
+        return dataclasses.replace(self.approvals, allow_delete=True)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

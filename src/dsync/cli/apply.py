@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,12 +19,16 @@ if TYPE_CHECKING:
     from dsync.model import Plan
 
 
+PAUSE_S = 10
+
+
 @click.command("apply")
 @options.profiles
 @options.rows
 @options.scopes
 @options.target
 @options.actions
+@options.approvals
 @options.engine
 @options.display
 @click.option("--yes", "-y", is_flag=True, help="Do not ask.")
@@ -60,7 +66,7 @@ def command(
                 ask,
                 saved=_saved(ask.names),
                 run_id=run_id,
-                confirm=None if yes else _confirm,
+                confirm=_ready(ask=not yes, pause=ask.approvals.pause),
                 on_event=on_event,
                 stop=stop,
             )
@@ -83,6 +89,20 @@ def _refuse_to_guess() -> None:
         code="DS-CLI-CONFIRM",
         hint="add --yes to apply without a question, or --dry-run to see the plan",
     )
+
+
+def _ready(*, ask: bool, pause: bool) -> Callable[[Plan], bool]:
+    """Asks, where somebody is to be asked; then leaves him a moment before the first delete."""
+
+    def ready(plan: Plan) -> bool:
+        if ask and not _confirm(plan):
+            return False
+        if deletes := plan.counts["delete"] if pause and is_terminal() else 0:
+            note(f"{deletes} deletes begin in {PAUSE_S} s; Ctrl-C stops them")
+            time.sleep(PAUSE_S)
+        return True
+
+    return ready
 
 
 def _confirm(plan: Plan) -> bool:

@@ -11,6 +11,7 @@ from dsync.cli.terminal import show_warning
 
 if TYPE_CHECKING:
     from dsync.api import Ask, Project
+    from dsync.safety import Approvals
 
 OVERRIDES = (
     "base_url", "token", "rate", "timeout_sec", "retries", "concurrency", "verify_tls",
@@ -34,9 +35,29 @@ def opened(words: dict[str, Any]) -> tuple[Project, Ask]:
         settings=settings,
         overrides=overrides,
         only=frozenset(taken.pop("only", ())),
+        approvals=_approvals(taken),
         **taken,
     )
     return project(), ask
+
+
+def _approvals(taken: dict[str, Any]) -> Approvals:
+    """What the options of `options.approvals` approve, taken out of `taken`."""
+    from dsync import safety
+
+    words = {name: taken.pop(name) for name in options.APPROVALS if name in taken}
+    return safety.Approvals(
+        allow_delete=bool(words.get("allow_delete")),
+        max_deletes=words.get("max_deletes"),
+        deleting=frozenset(map(safety.parse_deleting, words.get("deleting", ()))),
+        targets=frozenset(words.get("approved_targets", ())),
+        empty_source=bool(words.get("empty_source")),
+        source_rows=frozenset(words.get("source_rows", ())),
+        max_updates=words.get("max_updates"),
+        columns=frozenset(words.get("approved_columns", ())),
+        max_creates=words.get("max_creates"),
+        pause=not words.get("no_pause"),
+    )
 
 
 def project() -> Project:

@@ -120,6 +120,40 @@ actions = _group(
     click.option("--limit", type=click.IntRange(min=1), metavar="N", help="At most N changes."),
 )
 
+_NUMBER = click.IntRange(min=0)
+APPROVALS = (
+    "allow_delete", "max_deletes", "deleting", "approved_targets", "empty_source", "source_rows",
+    "max_updates", "approved_columns", "max_creates", "no_pause",
+)  # fmt: skip
+"""the options of `approvals`, by the names that a verb gets them under"""
+
+approvals = _group(
+    click.option(
+        "--allow-delete", is_flag=True, help="Allow what `apply: {delete: true}` plans to delete."
+    ),
+    click.option("--max-deletes", type=_NUMBER, metavar="N", help="Approve this many deletes."),
+    click.option(
+        "--i-approve-deleting", "deleting", multiple=True, metavar="N-OF-M",
+        help="Approve a great part; needs --target.",
+    ),
+    click.option(
+        "--target", "approved_targets", multiple=True, metavar="NAME",
+        help="The target that is meant, as the refusal names it.",
+    ),
+    click.option("--empty-source-is-real", "empty_source", is_flag=True, help="No rows: it is so."),
+    click.option(
+        "--source-shrank-to", "source_rows", multiple=True, type=_NUMBER, metavar="N",
+        help="The source has so few rows: it is so.",
+    ),
+    click.option("--max-updates", type=_NUMBER, metavar="N", help="Approve this many updates."),
+    click.option(
+        "--approve-column", "approved_columns", multiple=True, metavar="FIELD",
+        help="Approve that this field is emptied, or made the same; repeatable.",
+    ),
+    click.option("--max-creates", type=_NUMBER, metavar="N", help="Approve this many creates."),
+    click.option("--no-pause", is_flag=True, help="No pause before deletes on a terminal."),
+)  # fmt: skip
+
 engine = _group(
     click.option("--memory-limit", metavar="SIZE", help="Memory for planning, such as 512MB."),
     click.option("--threads", type=click.IntRange(min=1), metavar="N"),

@@ -19,6 +19,7 @@ from dsync.cli.terminal import note, results
 @options.scopes
 @options.target
 @options.actions
+@options.approvals
 @options.engine
 @options.display
 @click.option("--out", type=options.FILE, metavar="FILE", help="Save the plan for `apply FILE`.")

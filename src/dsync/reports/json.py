@@ -1,10 +1,11 @@
 """A plan or a run for machines: one JSON document, written as it is read.
 
 A plan: `format`, `format_version`, `tool_version`, `digest`, `summary` (counts), `scopes`,
-`connections`, `inputs`, `tallies`, `changes`, `findings`. A run: `format`, `format_version`,
-`run_id`, `plan_digest`, `tool_version`, `started`, `ended` (ISO 8601, UTC), `duration_s`, `calls`,
-`exit_code`, `stopped`, `unknown`, `pending`, `summary`, `counts`, `rows`; rows that were as wanted
-are only counted. A value that another record's creation will tell is
+`connections`, `inputs`, `tallies`, `guards` (the numbers that are judged), `verdicts`, `changes`,
+`findings`. A run: `format`, `format_version`, `run_id`, `plan_digest`, `tool_version`, `started`,
+`ended` (ISO 8601, UTC), `duration_s`, `calls`, `exit_code`, `stopped`, `unknown`, `pending`,
+`summary`, `counts`, `rows`; rows that were as wanted are only counted. A value that another
+record's creation will tell is
 `{"reference": {"resource": …, "key": […], "take": …}}`. `limit` is not heeded: all is written.
 
 Characters that a terminal, a browser or a reader's eye could trip over are written as `\\uXXXX`,
@@ -48,6 +49,8 @@ def render_plan(
         "connections": dict(plan.connections),
         "inputs": dict(plan.inputs),
         "tallies": [_plain(tally) for tally in plan.tallies],
+        "guards": plan.guards,
+        "verdicts": plan.verdicts,
     }
     stream.write(_text(head)[:-1])
     _array(stream, "changes", map(_plain, plan.changes()))

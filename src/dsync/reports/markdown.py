@@ -46,6 +46,8 @@ def render_plan(
     page.add("|---|---|" + "--:|" * len(_COUNTS) + "\n")
     for tally in plan.tallies:
         page.add(_tally(tally))
+    for text in _guards(plan):
+        page.add(text)
     for section in shown:
         page.details(_title(section.tally), _section(section))
     if general.findings:
@@ -75,6 +77,15 @@ def code(text: str) -> str:
     """`text` so that it is shown as it is, wherever it stands."""
     safe = _PUNCTUATION.sub(lambda match: f"&#{ord(match[0])};", printable(text))
     return f"<code>{safe}</code>" if safe else ""
+
+
+def _guards(plan: Plan) -> Iterator[str]:
+    for number, verdict in enumerate(v for v in plan.verdicts if v.state != "passed"):
+        if number == 0:
+            yield "\n| guard | | profile | scope | what | approved by |\n"
+            yield "|---|---|---|---|---|---|\n"
+        cells = (verdict.profile, verdict.scope, verdict.message, verdict.flag)
+        yield f"| {verdict.guard} | {verdict.state} | " + " | ".join(map(code, cells)) + " |\n"
 
 
 def _tally(tally: Tally) -> str:

@@ -50,6 +50,7 @@ def render_plan(
         write([("#", "findings about no single profile")])
         write(_findings(general))
         write([("", "")])
+    write(_guards(plan))
     write(_total(plan))
 
 
@@ -164,6 +165,17 @@ def _finding(finding: Finding) -> Iterator[Line]:
 def counts_text(counts: Mapping[str, int]) -> str:
     """Counts as `Plan.counts` has them, each with its mark."""
     return "  ".join(f"{mark}{counts[name]} {name}" for name, mark in _COUNTS.items())
+
+
+def _guards(plan: Plan) -> Iterator[Line]:
+    """What guards object to; those with nothing to say are silent."""
+    for verdict in plan.verdicts:
+        if verdict.state == "passed":
+            continue
+        where = " ".join(part for part in (verdict.profile, verdict.scope) if part)
+        yield "!", f"! {verdict.state} by {verdict.guard}, {where}: {verdict.message}"
+        if verdict.state == "refused":
+            yield "!", f"    next: {verdict.flag or 'nothing overrules this; plan again'}"
 
 
 def _total(plan: Plan) -> Iterator[Line]:
