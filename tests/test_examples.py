@@ -409,5 +409,6 @@ def test_shop_prunes_when_told_to(shop: Project) -> None:
     )
     (change,) = shop("plan", "--format", "json").json["changes"]
     assert (change["action"], change["key"]) == ("delete", ["SO-1002"])
-    assert shop("apply", "--yes").code == 0
+    assert shop("apply", "--yes").code == 8
+    assert shop("apply", "--yes", "--allow-delete").code == 0
     assert "SO-1002" not in _collection(shop, "orders")

@@ -163,7 +163,7 @@ def test_blocked_is_wanted(world: World) -> None:
     """A blocked record still counts as wanted: it is never pruned."""
     world.run("apply", "--yes")
     world.rows("name,qty,password\na,1,p\nb,999,p\nc,x,p\n")
-    told = world.run("apply", "--yes", code=4)
+    told = world.run("apply", "--yes", "--allow-delete", code=4)
     assert "DELETED=1" in told
     assert [c["path"] for c in world.writes() if c["method"] == "DELETE"].__len__() == 1
 
