@@ -374,3 +374,37 @@ def test_killed_between_guard_and_first_delete(world: World) -> None:
     world.rows()
     world.run("resume", "cut")
     assert len(world.sent("DELETE")) == 4
+
+
+@pytest.mark.parametrize("declared", [
+    'path: "items", include: {id: "{id}"}', 'path: "items?id={id}"', 'path: "{id}/items"',
+    'path: "items/{id}/"', 'path: "items/{id}/..", method: DELETE', "path: items",
+])  # fmt: skip
+def test_delete_that_may_mean_the_collection(quiet: World, declared: str) -> None:
+    """A DELETE whose path does not end with the record is a fault of the system file."""
+    system = SYSTEM.replace('delete: {path: "items/{id}"}', f"delete: {{{declared}}}")
+    (quiet.folder / "systems" / "shop.yml").write_text(system)
+    told = quiet.run("plan", code=1)
+    assert "DS-SYS-WRITE" in told or "DS-URL-ORIGIN" in told
+
+
+@pytest.mark.parametrize("key", ["..", ".", "a/b", "../items", "a?b", "a//b", "%2e%2e", "a#b"])
+def test_keys_stay_in_their_segment(world: World, key: str) -> None:
+    """G13: a key out of data is one segment of a path; one that could climb is never sent."""
+    system = SYSTEM.replace('delete: {path: "items/{id}"}', 'delete: {path: "items/{name}"}')
+    (world.folder / "systems" / "shop.yml").write_text(system)
+    world.api.seed({"collection": "items", "objects": [{"name": n} for n in (key, *"xyz")]})
+    world.rows()
+    (world.folder / "items.csv").write_text("name,qty,note\nx,,\ny,,\nz,,\n")
+    words = ("apply", "--yes", "--delete", "--no-update", "--max-deletes", "30",
+             "--i-approve-deleting", "21-of-24", "--target", "shop")  # fmt: skip
+    done = subprocess.run(
+        [sys.executable, "-m", "dsync", *words], cwd=world.folder, capture_output=True, text=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT / "src"), "HOME": str(world.folder)},
+        timeout=60, check=False,
+    )  # fmt: skip
+    paths = [call["path"] for call in world.sent("DELETE")]
+    assert paths, done.stdout + done.stderr
+    for path in paths:
+        assert re.fullmatch(r"/api/items/[^/?#]+", path), path
+        assert path.rpartition("/")[2] not in (".", "..", "%2e%2e")

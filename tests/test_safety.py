@@ -498,6 +498,15 @@ def test_g17_approval(approvals: Approvals, expected: str) -> None:
               history=history) == expected  # fmt: skip
 
 
+def test_g17_counts_a_target_once() -> None:
+    """What was deleted on a target is counted once, however many profiles delete there now."""
+    two = [measures(profile=p, managed=9000, deletes=10) for p in ("items", "groups")]
+    history = {(p, ""): History(deletes=490) for p in ("items", "groups")}
+    verdicts = safety.judge(two, approvals=ALLOWED, history=history)
+    flags = {v.flag for v in verdicts if v.guard == "G2"}
+    assert flags == {"--max-deletes 510"}
+
+
 # --- refusing -------------------------------------------------------------------------------------
 
 

@@ -197,7 +197,10 @@ class Measures:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class History:
-    """What earlier runs did: rows of the last applied one (None: none known), deletes of 24 h."""
+    """What earlier runs did: rows of the last applied one (None: none known), deletes of 24 hours.
+
+    Rows are those of this profile; deletes are those of all profiles on the target.
+    """
 
     rows: int | None = None
     deletes: int = 0

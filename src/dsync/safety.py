@@ -123,11 +123,8 @@ def judge(
         (m.profile, m.scope): (history or {}).get((m.profile, m.scope)) or History()
         for m in measures
     }
-    deletes = {
-        # Where nothing is deleted now, what was deleted before is no concern.
-        (m.profile, m.scope): m.deletes and m.deletes + past[m.profile, m.scope].deletes
-        for m in measures
-    }
+    # Where nothing is deleted now, what was deleted before is no concern.
+    earlier = {m.target: past[m.profile, m.scope].deletes for m in measures if m.deletes}
     verdicts = []
     for m in measures:
         spot = (m.profile, m.scope)
@@ -135,9 +132,9 @@ def judge(
             own=m,
             history=past[spot],
             approvals=approvals,
-            deletes=deletes[spot],
+            deletes=m.deletes + past[spot].deletes,
             managed=m.managed + past[spot].deletes,
-            plan_deletes=sum(deletes.values()),
+            plan_deletes=sum(one.deletes for one in measures) + sum(earlier.values()),
             plan_creates=sum(one.creates for one in measures),
             plan_updates=sum(one.updates for one in measures),
         )

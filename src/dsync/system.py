@@ -745,6 +745,18 @@ def _resource_faults(
                 f"put {{id}} or {{{resource.key[0]}}} into the path or into `include`"
                 + ("; or `write: upsert`, if a key is enough" if ability == "update" else ""),
             )
+        # A DELETE has no body, and what a server makes of a query is its own affair: with the
+        # record anywhere but at the end of the path, it may mean the whole collection.
+        last = write.path.partition("?")[0].rpartition("/")[2]
+        ends = bool(set(placeholders(last)) & (key | {"id"}))
+        is_delete = ability == "delete" and write.method in (None, "DELETE")
+        if is_delete and (named or included) and not ends:
+            yield fault(
+                (*way, ability, "path"),
+                "this DELETE does not end with the record that it means",
+                "DS-SYS-WRITE",
+                f"end the path with {{id}} or {{{resource.key[0]}}}, or name another `method`",
+            )
     for ability, write in _writes(resource):
         for field, value in write.include.items():
             for text in _texts(value):
