@@ -328,7 +328,7 @@ def play_page(emulator: Emulator, fault: str, kind: str) -> str:
     emulator.switches({"paging": kind, **PAGE_FAULTS[fault]})
     paging = {**PAGINGS[kind], "limit": "limit", "size": 10, "total": "total"}
     listing = {"path": "things", "records": "data", "query": {"age": "2"}}
-    system = {**system_of(operation), "paging": paging}
+    system: Json = {**system_of(operation), "paging": paging}
     if fault.startswith("P8"):
         system["resources"]["things"]["list"] = listing
     return perform(rest(emulator, system), operation, Log())
@@ -444,7 +444,8 @@ def pair_of(number: int) -> tuple[str, str, str]:
 
 def rules_of(fault: Fault, operation: Operation, often: Often) -> list[Json]:
     """The fault in the way of an operation."""
-    nth: Json = {"once": {"nth": 1}, "twice": {"nth": [1, 2]}, "always": {}}[often]
+    ways: dict[Often, Json] = {"once": {"nth": 1}, "twice": {"nth": [1, 2]}, "always": {}}
+    nth = ways[often]
     return [{"match": {**operation.match, **nth}, **fault.rule}]
 
 
