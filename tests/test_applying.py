@@ -8,20 +8,23 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
+import time
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from dsync import applying
-from dsync.applying import exit_code, statuses
-from dsync.connectors import Page
+from dsync import applying, outcomes
+from dsync.applying import Rules
+from dsync.connectors import CallLog, Page
 from dsync.errors import Invalid, Stale, StorageFault, Unauthorized, Unavailable
 from dsync.journal import Journal, Record, op_id, save_plan
 from dsync.model import Change, Event, Outcome, Plan, Scope, Tally
+from dsync.outcomes import exit_code, statuses
 from dsync.reports import RunResult
+from dsync.settling import Now
 from dsync.system import System
 from plan_literals import Line, change, finding, make_plan, reference
 
@@ -50,8 +53,12 @@ class Zoo:
         self.records: dict[tuple[str, str], list[dict[str, Any]]] = {}
         self.in_flight = self.most_in_flight = 0
         self.journal: Journal | None = None
+        self.stands: dict[str, Any] = {}
+        self.verdict = ACKED
 
-    async def send(self, change: Change, scope: Scope, *, job: Callable[[str], None]) -> Outcome:
+    async def send(self, change: Change, scope: Scope, *, log: CallLog) -> Outcome:
+        await log.intent("")
+        log.sent()
         self._check_intent(change)
         key = change.key[0]
         self.ledger.append(f"{change.action} {change.resource} {key}")
@@ -62,7 +69,7 @@ class Zoo:
             await asyncio.sleep(0)
             answer = self.answers.get(key, ACKED)
             if callable(answer):
-                answer = await answer(job)
+                answer = await answer(log)
             if isinstance(answer, BaseException):
                 raise answer
         finally:
@@ -80,7 +87,7 @@ class Zoo:
         if self.journal is not None:
             state = self.journal.state(op_id(self.journal.run_id, change))
             assert state is not None
-            assert state.state == "intent"
+            assert state.state == "sent"
 
     async def refresh(self, resource: str, scope: Scope) -> None:
         self.ledger.append(f"refresh {resource}")
@@ -92,8 +99,31 @@ class Zoo:
             for record in self.records.get((resource, scope.name), []):
                 yield Page(ndjson=json.dumps(record).encode() + b"\n", count=1)
 
+    async def follow(self, job: str, scope: Scope) -> Outcome:
+        self.ledger.append(f"follow {job}")
+        return self.verdict
+
     async def close(self) -> None:
         pass
+
+    async def now(
+        self, profile: str, scope: Scope, changes: Sequence[Change], *, digest: str = ""
+    ) -> list[Now]:
+        """How changes stand: as `stands` says of their key, else as the records are."""
+        self.ledger.append(f"now {' '.join(change.key[0] for change in changes)}")
+        return [self._now(change, scope) for change in changes]
+
+    def _now(self, change: Change, scope: Scope) -> Now:
+        told = self.stands.get(change.key[0])
+        if isinstance(told, list):
+            told = told.pop(0) if len(told) > 1 else told[0]
+        if isinstance(told, BaseException):
+            raise told
+        if told is not None:
+            return Now(state=told, id=7, ids=(7, 8) if told == "many" else (7,))
+        kept = self.records.get((change.resource, scope.name), [])
+        found = [record for record in kept if record["name"] == change.key[0]]
+        return Now(state="after", id=found[0]["id"]) if found else Now(state="absent")
 
 
 def translate(line: bytes) -> tuple[tuple[str, ...], Any, Mapping[str, Any]]:
@@ -143,7 +173,7 @@ class Bench:
             connectors={"zoo": self.zoo},
             systems={"zoo": facts or system()},
             translate={("zoo", "pets"): translate, ("zoo", "cages"): translate},
-            **options,
+            **{"rules": Rules(drain_s=5, in_flight_s=0), **options},
         )
 
     def rows(self) -> dict[str, tuple[str, str]]:
@@ -193,7 +223,7 @@ def test_books_that_do_not_balance(tmp_path: Path) -> None:
     (tally,) = bench.plan.tallies
     broken = replace(bench.plan, tallies=(replace(tally, rows=2),))
     with pytest.raises(RuntimeError, match="2 rows"):
-        applying.result(broken, bench.journal)
+        outcomes.result(broken, bench.journal)
 
 
 def test_nothing_is_sent_that_is_not_in_the_journal_first(tmp_path: Path) -> None:
@@ -472,15 +502,15 @@ def test_unauthorized_stops(tmp_path: Path) -> None:
 
 
 def test_unauthorized_while_a_job_is_followed(tmp_path: Path) -> None:
-    """A call that was accepted may have had its effect, even if we are not let in any more."""
+    """A job that was accepted stays open, even if we are not let in any more."""
 
-    async def accepted(job: Callable[[str], None]) -> Any:
-        job("orders/1")
+    async def accepted(log: CallLog) -> Any:
+        log.accepted("orders/1")
         return Unauthorized("the token is refused", code="DS-AUTH-401")
 
     bench = Bench(tmp_path, [change("create", "ant")], Zoo({"ant": accepted}))
     run = bench.apply()
-    assert (run.exit_code, run.unknown) == (5, 1)
+    assert (run.exit_code, run.open_jobs, run.unknown) == (9, 1, 0)
     state = bench.journal.state(op_id("r1", next(bench.plan.changes())))
     assert state is not None
     assert state.job == "orders/1"
@@ -499,14 +529,14 @@ def test_unexpected_error_is_one_row(tmp_path: Path, caplog: pytest.LogCaptureFi
 
 @pytest.mark.parametrize(("answer", "code"), [(UNREACHED, 10), (LOST, 5)])
 def test_an_api_that_is_gone(tmp_path: Path, answer: Outcome, code: int) -> None:
-    """After five calls in a row without a clear answer, the rest is not even tried."""
+    """After some calls in a row without a clear answer, the rest is not even tried."""
     bench = Bench(tmp_path, [change("create", str(n)) for n in range(50)],
                   Zoo({str(n): answer for n in range(3, 50)}))  # fmt: skip
     run = bench.apply()
     assert run.exit_code == code
-    assert len(bench.zoo.ledger) == 3 + applying.UNCLEAR_IN_A_ROW
-    assert "5 calls in a row" in run.stopped
-    assert run.pending == 42
+    assert len(bench.zoo.ledger) == (8 if code == 10 else 7)
+    assert run.stopped
+    assert run.pending == (42 if code == 10 else 43)
 
 
 def test_single_faults_do_not_stop(tmp_path: Path) -> None:
@@ -521,7 +551,7 @@ def test_stop_drains(tmp_path: Path) -> None:
     """When told to stop, calls in flight end, no other begins, and a resume does the rest."""
     stop = asyncio.Event()
 
-    async def slow(_job: Callable[[str], None]) -> Outcome:
+    async def slow(_log: CallLog) -> Outcome:
         stop.set()
         await asyncio.sleep(0.01)
         return ACKED
@@ -539,7 +569,7 @@ def test_stop_while_others_wait_for_their_turn(tmp_path: Path) -> None:
     """A change that was waiting for a free call when the stop came is not begun."""
     stop = asyncio.Event()
 
-    async def first(_job: Callable[[str], None]) -> Outcome:
+    async def first(_log: CallLog) -> Outcome:
         stop.set()
         return ACKED
 
@@ -555,7 +585,7 @@ def test_stop_after_the_last_call(tmp_path: Path) -> None:
     """A stop that finds nothing left to stop is no stop."""
     stop = asyncio.Event()
 
-    async def last(_job: Callable[[str], None]) -> Outcome:
+    async def last(_log: CallLog) -> Outcome:
         stop.set()
         return ACKED
 
@@ -568,7 +598,7 @@ def test_cancel_keeps_what_is_known(tmp_path: Path) -> None:
 
     reached = asyncio.Event()
 
-    async def endless(_job: Callable[[str], None]) -> Outcome:
+    async def endless(_log: CallLog) -> Outcome:
         reached.set()
         await asyncio.sleep(3600)
         return ACKED
@@ -583,7 +613,7 @@ def test_cancel_keeps_what_is_known(tmp_path: Path) -> None:
             await task
 
     asyncio.run(cancelled())
-    run = applying.result(bench.plan, bench.journal)
+    run = outcomes.result(bench.plan, bench.journal)
     assert (run.exit_code, run.unknown, run.pending) == (5, 1, 1)
     assert bench.rows()["a"] == ("CREATED", "")
 
@@ -624,6 +654,180 @@ def test_listener_that_fails(tmp_path: Path) -> None:
 
     bench = Bench(tmp_path, [change("create", "ant"), change("create", "bee")], Zoo())
     assert bench.apply(on_event=gone).exit_code == 0
+
+
+# --- what is not clear is read back
+
+BUSY = Outcome(state="rejected", status=409, code="DS-CONFLICT", message="there is one")
+FAILED_JOB = Outcome(state="rejected", code="DS-JOB-FAILED", message="no", job="orders/1")
+DONE_JOB = Outcome(state="acked", job="orders/1", id=7)
+FOUND = "found done when it was read back"
+NEITHER = "the record is neither as before nor as wanted"
+
+
+@pytest.mark.parametrize(
+    ("action", "answer", "stands", "row", "code", "looks", "sends"),
+    [
+        ("create", LOST, "after", ("CREATED", FOUND), 0, 1, 1),
+        ("create", LOST, "absent", ("ERROR", "it had no effect: no answer in 60 s"), 4, 6, 2),
+        ("create", LOST, ["absent", "after"], ("CREATED", FOUND), 0, 2, 1),
+        ("create", LOST, ["absent", "absent", "after"], ("CREATED", FOUND), 0, 3, 1),
+        ("create", LOST, "other", ("ERROR", NEITHER), 5, 3, 1),
+        ("create", LOST, "many", ("ERROR", "2 records have this key, ids 7, 8"), 5, 1, 1),
+        ("update", LOST, "after", ("UPDATED", FOUND), 0, 1, 1),
+        ("update", LOST, "before", ("ERROR", "it had no effect: no answer in 60 s"), 4, 12, 4),
+        ("update", LOST, "absent", ("ERROR", "the record is gone"), 5, 3, 1),
+        ("update", LOST, "other", ("ERROR", NEITHER), 5, 3, 1),
+        ("delete", LOST, "absent", ("DELETED", FOUND), 0, 1, 1),
+        ("delete", LOST, "before", ("ERROR", "it had no effect: no answer in 60 s"), 4, 12, 4),
+        ("delete", LOST, "other", ("ERROR", NEITHER), 5, 3, 1),
+        ("create", BUSY, "after", ("CREATED", FOUND), 0, 1, 1),
+        ("create", BUSY, "other", ("ERROR", "there is one"), 4, 1, 1),
+        ("create", BUSY, "absent", ("ERROR", "there is one"), 4, 1, 1),
+        ("update", FAILED_JOB, "after", ("UPDATED", FOUND), 0, 1, 1),
+        ("update", FAILED_JOB, "before", ("ERROR", "no"), 4, 1, 1),
+        ("update", FAILED_JOB, "other", ("ERROR", "half of it may be done"), 5, 1, 1),
+        ("create", DONE_JOB, "after", ("CREATED", ""), 0, 1, 1),
+        ("create", DONE_JOB, ["absent", "after"], ("CREATED", ""), 0, 2, 1),
+        ("create", DONE_JOB, "absent",
+         ("ERROR", "the job says that it is done, and the record is not there"), 4, 3, 1),
+        ("update", DONE_JOB, "before", ("UPDATED", ""), 0, 0, 1),
+        ("create", REFUSED, "after", ("ERROR", "no such colour"), 4, 0, 1),
+    ],
+)  # fmt: skip
+def test_read_back(
+    tmp_path: Path, action: str, answer: Outcome, stands: Any, row: tuple[str, str], code: int,
+    looks: int, sends: int,
+) -> None:  # fmt: skip
+    """What an unclear answer comes to, by how the record is found; nothing has happened is only
+    believed twice, and only then it is sent again."""
+    zoo = Zoo({"ant": answer})
+    zoo.stands["ant"] = stands
+    bench = Bench(tmp_path, [change(action, "ant")], zoo)
+    run = bench.apply(system(settle_s=0), read_back=zoo)
+    assert bench.rows()["ant"] == row
+    assert run.exit_code == code
+    assert [line.split()[0] for line in zoo.ledger].count("now") == looks
+    assert len(zoo.sent) == sends
+    assert bench.journal.breaches() == []
+    assert bench.journal.damage() == ""
+
+
+def test_settled_before_it_is_too_much(tmp_path: Path) -> None:
+    """When more than three are unknown the run stops to find out, and then goes on."""
+    answers = {str(n): [LOST] for n in range(12)}
+
+    def once(key: str) -> Any:
+        async def answer(_log: CallLog) -> Outcome:
+            return answers[key].pop() if answers[key] else ACKED
+
+        return answer
+
+    zoo = Zoo({key: once(key) for key in answers})
+    bench = Bench(tmp_path, [change("create", str(n)) for n in range(20)], zoo)
+    run = bench.apply(system(settle_s=0), read_back=zoo)
+    assert (run.exit_code, run.counts["CREATED"]) == (0, 20)
+    looks = [line for line in zoo.ledger if line.startswith("now")]
+    assert looks[0] == "now 0 1 2 3"
+    assert len(zoo.sent) == 32
+    assert bench.journal.breaches() == []
+
+
+def test_nothing_can_be_read_back(tmp_path: Path) -> None:
+    """When what became of a call cannot be found out, the run stops; a later look settles it."""
+    zoo = Zoo({"ant": LOST})
+    zoo.stands["ant"] = [Unavailable("no listing", code="DS-HTTP-5XX"), "after"]
+    bench = Bench(tmp_path, [change("create", "ant"), change("create", "bee", wave=1)], zoo)
+    run = bench.apply(system(settle_s=0), read_back=zoo)
+    assert (run.exit_code, run.unknown, run.pending) == (5, 1, 1)
+    assert "no listing" in run.stopped
+    run = bench.apply(system(settle_s=0), read_back=zoo, settle_only=True)
+    assert (run.exit_code, run.unknown, run.pending) == (3, 0, 1)
+    assert len(zoo.sent) == 1
+    assert bench.apply(system(settle_s=0), read_back=zoo).exit_code == 0
+    assert [sent.key[0] for sent in zoo.sent] == ["ant", "bee"]
+
+
+def test_waits_for_the_api_to_end(tmp_path: Path) -> None:
+    """That nothing has happened is not believed before the API has surely ended with the call."""
+    zoo = Zoo({"ant": LOST})
+    bench = Bench(tmp_path, [change("create", "ant")], zoo)
+    began = time.monotonic()
+    bench.apply(system(settle_s=0.2, in_flight_s=0.3), read_back=zoo)
+    assert time.monotonic() - began > 2 * (0.3 + 0.2) * 0.9
+
+
+# --- what the plan rests on is old
+
+
+@pytest.mark.parametrize(
+    ("action", "stands", "status", "reason"),
+    [
+        ("create", "absent", "CREATED", ""),
+        ("create", "after", "ERROR", "a record with this key is there now"),
+        ("create", "other", "ERROR", "a record with this key is there now"),
+        ("create", "many", "ERROR", "2 records have this key now"),
+        ("update", "before", "UPDATED", ""),
+        ("update", "after", "UPDATED", "is so already"),
+        ("update", "absent", "ERROR", "the record is gone"),
+        ("update", "other", "ERROR", "the record is not as it was when this was planned"),
+        ("delete", "before", "DELETED", ""),
+        ("delete", "absent", "DELETED", "already absent"),
+        ("delete", "other", "ERROR", "the record is not as it was when this was planned"),
+    ],
+)
+def test_old_plans(tmp_path: Path, action: str, stands: str, status: str, reason: str) -> None:
+    """Where a plan is old each change is compared once more; what does not fit is not sent."""
+    zoo = Zoo()
+    zoo.stands["ant"] = stands
+    bench = Bench(tmp_path, [change(action, "ant")], zoo)
+    run = bench.apply(age_s=3600, read_back=zoo)
+    assert bench.rows()["ant"] == (status, reason)
+    assert run.stale == (status == "ERROR")
+    assert len(zoo.sent) == (not reason)
+    assert bench.journal.breaches() == []
+
+
+def test_young_plans_are_not_compared_again(tmp_path: Path) -> None:
+    """A plan that was made a moment ago costs no further listing."""
+    zoo = Zoo()
+    bench = Bench(tmp_path, [change("create", "ant")], zoo)
+    assert bench.apply(age_s=1, read_back=zoo).exit_code == 0
+    assert zoo.ledger == ["create pets ant"]
+
+
+def test_too_much_is_stale(tmp_path: Path) -> None:
+    """When a tenth of the records is not as planned, nothing is sent: plan again."""
+    zoo = Zoo()
+    zoo.stands |= {str(n): "other" for n in range(4)}
+    bench = Bench(tmp_path, [change("create", str(n)) for n in range(20)], zoo)
+    run = bench.apply(age_s=3600, read_back=zoo)
+    assert (run.exit_code, run.stale) == (7, 4)
+    assert not zoo.sent
+
+
+def test_many_failures_stop(tmp_path: Path) -> None:
+    """When most of it is refused, the rest is not tried; single refusals never stop a run."""
+    answers = {str(n): REFUSED for n in range(60)}
+    bench = Bench(tmp_path, [change("create", str(n)) for n in range(80)], Zoo(answers))
+    run = bench.apply()
+    assert (run.exit_code, run.pending, run.counts["ERROR"]) == (4, 30, 50)
+
+
+def test_long_waits_end_the_run(tmp_path: Path) -> None:
+    """When the API asks for more patience than a run has, it stops and can be resumed."""
+    wait = Unavailable("the API asks to wait until noon", code="DS-PACE-WAIT")
+
+    async def refused(log: CallLog) -> Any:
+        await log.again(Outcome(state="not_sent", status=429, code="DS-HTTP-THROTTLED"), "429")
+        return wait
+
+    bench = Bench(tmp_path, [change("create", name) for name in "abc"], Zoo({"b": refused}))
+    run = bench.apply()
+    assert (run.exit_code, run.stopped) == (3, "the API asks to wait until noon")
+    bench.zoo.answers = {}
+    assert bench.apply().exit_code == 0
+    assert bench.journal.breaches() == []
 
 
 # --- plans that do not fit
@@ -680,17 +884,23 @@ def test_empty_plan(tmp_path: Path) -> None:
         ({"pending": 1}, 3),
         ({"pending": 1, "counts": {"ERROR": 1}}, 3),
         ({"stop": "interrupted", "pending": 1}, 3),
-        ({"stop": "interrupted"}, 0),
+        ({"stop": "wait"}, 3),
+        ({"open": 1}, 3),
+        ({"open": 1, "counts": {"ERROR": 1}}, 3),
+        ({"stop": "failures", "pending": 1}, 4),
+        ({"stop": "stale", "pending": 1}, 7),
         ({"stop": "unavailable", "pending": 1}, 10),
         ({"stop": "unauthorized", "pending": 1}, 9),
+        ({"conflict": 1}, 5),
+        ({"duplicate": 1, "stop": "unclear"}, 5),
         ({"unknown": 1, "stop": "unauthorized", "pending": 1, "counts": {"ERROR": 1}}, 5),
     ],
 )
 def test_exit_codes(facts: dict[str, Any], code: int) -> None:
     """The strongest of several reasons is the exit code."""
-    defaults: dict[str, Any] = {"counts": {}, "unknown": 0, "pending": 0, "stop": None}
-    values = defaults | facts
-    assert exit_code(values.pop("counts"), **values) == code
+    states = dict(facts)
+    counts, stop = states.pop("counts", {}), states.pop("stop", None)
+    assert exit_code(counts, states, stop) == code
 
 
 # --- a process that dies
@@ -705,12 +915,16 @@ from dsync.model import Outcome
 from test_applying import Zoo, system
 
 class Deadly(Zoo):
-    async def send(self, change, scope, *, job):
+    async def send(self, change, scope, *, log):
         if change.key[0] == "3":
+            if sys.argv[4] != "wait":
+                await log.intent("")
+            if sys.argv[4] in ("call", "job"):
+                log.sent()
             if sys.argv[4] == "job":
-                job("orders/3")
+                log.accepted("orders/3")
             os.kill(os.getpid(), signal.SIGKILL)
-        return await super().send(change, scope, job=job)
+        return await super().send(change, scope, log=log)
 
 plan = load_plan(Path(sys.argv[1]))
 journal = Journal.create(Path(sys.argv[2]), plan, run_id="r1")
@@ -720,9 +934,9 @@ asyncio.run(apply(journal.plan, journal, connectors={"zoo": Deadly()}, systems={
 
 @pytest.mark.integration
 @pytest.mark.skipif(os.name == "nt", reason="SIGKILL is POSIX")
-@pytest.mark.parametrize("where", ["call", "job"])
+@pytest.mark.parametrize("where", ["wait", "intent", "call", "job"])
 def test_killed_in_a_call(tmp_path: Path, where: str) -> None:
-    """After a SIGKILL in the middle of a call, the call is unknown and the rest is resumed."""
+    """After a SIGKILL a call that may have left is read back, one that has not is sent."""
     plan: Plan = make_plan(tmp_path, [change("create", str(n)) for n in range(6)])
     save_plan(plan, tmp_path / "a.plan")
     path = os.pathsep.join([str(Path(__file__).parent), *sys.path])
@@ -734,20 +948,26 @@ def test_killed_in_a_call(tmp_path: Path, where: str) -> None:
     )
     assert child.returncode == -signal.SIGKILL, child.stderr
     zoo = Zoo()
+    if where == "job":
+        zoo.records["pets", ""] = [{"id": 1, "name": "3"}]
     with Journal.open(tmp_path / "run") as journal:
-        before = applying.result(journal.plan, journal)
-        assert (before.exit_code, before.counts["CREATED"]) == (5, 3)
-        assert (before.unknown, before.pending) == (1, 2)
+        before = outcomes.result(journal.plan, journal)
+        assert before.counts["CREATED"] == 3
+        expected = {"wait": (3, 0, 0), "intent": (3, 0, 0), "call": (5, 1, 0), "job": (3, 0, 1)}
+        assert (before.exit_code, before.unknown, before.open_jobs) == expected[where]
         after = asyncio.run(
             applying.apply(
-                journal.plan, journal, connectors={"zoo": zoo}, systems={"zoo": system()}
+                journal.plan, journal, connectors={"zoo": zoo}, systems={"zoo": system(settle_s=0)},
+                read_back=zoo, rules=Rules(in_flight_s=0),
             )
-        )
-        job = journal.state(op_id("r1", list(plan.changes())[3]))
-    assert (after.exit_code, after.counts["CREATED"], after.unknown) == (5, 5, 1)
-    assert zoo.ledger == ["create pets 4", "create pets 5"]
-    assert job is not None
-    assert job.job == ("orders/3" if where == "job" else None)
+        )  # fmt: skip
+        assert journal.breaches() == []
+    assert (after.exit_code, after.counts["CREATED"]) == (0, 6)
+    sent = [line for line in zoo.ledger if line.startswith("create")]
+    again = [] if where == "job" else ["create pets 3"]
+    assert sent == [*again, "create pets 4", "create pets 5"]
+    assert ("follow orders/3" in zoo.ledger) == (where == "job")
+    assert ("now 3" in zoo.ledger) == (where in ("call", "job"))
 
 
 def test_listing_that_fails(tmp_path: Path) -> None:

@@ -23,10 +23,12 @@ version: 1
 system: shop
 base_path: api
 auth: {kind: bearer}
+limits: {in_flight_s: 0.2}
 paging: {kind: offset, offset: offset, limit: limit, size: 3, total: total}
 resources:
   items:
     key: [name]
+    settle_s: 0.1
     list: {path: items, records: data}
     create: {method: POST, path: items}
     update: {method: PUT, path: "items/{id}"}
@@ -137,13 +139,22 @@ def test_journal_first(world: World) -> None:
 
 def test_lost_create(world: World) -> None:
     """A create whose answer was lost is not sent again before it is known to be absent."""
-    world.api.faults([{"match": {"method": "POST", "times": 1}, "fault": "reset", "when": "after"}])
-    told = world.run("apply", "--yes", "--run-id", "lost", code=5)
-    assert "DS-" in told
-    sent = [call["body"] for call in world.writes()]
-    assert len(sent) == len({json.dumps(body, sort_keys=True) for body in sent})
-    world.run("resume", "lost", code=5)
-    assert [call["body"] for call in world.writes()] == sent
+    world.api.faults([
+        {"match": {"method": "POST", "nth": 1}, "fault": "reset", "when": "after"},
+        {"match": {"method": "POST", "nth": 2}, "fault": "reset", "when": "before"},
+    ])  # fmt: skip
+    told = world.run("apply", "--yes", "--run-id", "lost")
+    assert "CREATED=4" in told
+    calls = world.api.ledger()
+    sent = [call for call in calls if call["method"] == "POST"]
+    assert len(sent) == 5
+    assert len(world.api.effects()) == 4
+    twice = sent[-1]
+    assert twice["body"] == next(c for c in sent if c["fault"] and not c["effects"])["body"]
+    first = next(c for c in sent if c["body"] == twice["body"])
+    looks = [c for c in calls if c["method"] == "GET" and first["seq"] < c["seq"] < twice["seq"]]
+    assert len(looks) >= 2
+    assert "ok" in world.run("runs", "verify", "lost")
 
 
 def test_partial_listing(world: World) -> None:

@@ -12,7 +12,9 @@ from typing import Any, TypeVar
 import pytest
 import structlog
 
+from call_logs import Kept
 from dsync import emulators
+from dsync.connectors import Halted
 from dsync.connectors.rest import Rest
 from dsync.emulators import Emulator
 from dsync.errors import ContractBreach, DsyncError, Invalid, Unauthorized, Unavailable
@@ -135,7 +137,7 @@ def change(action: str, **values: Any) -> Change:
 
 def sent(subject: Rest, what: Change, scope: Scope = ONE, jobs: list[str] | None = None) -> Outcome:
     told = jobs if jobs is not None else []
-    return use(subject, lambda s: s.send(what, scope, job=told.append))
+    return use(subject, lambda s: s.send(what, scope, log=Kept(told)))
 
 
 def people(emulator: Emulator, count: int, collection: str = "users") -> None:
@@ -386,15 +388,59 @@ def test_the_body_of_a_write(plain: Emulator) -> None:
 def test_a_change_without_a_good_path_is_not_sent(plain: Emulator, what: Change, code: str) -> None:
     """A missing, climbing or unfilled id stops this change, and only this one."""
     outcome = sent(rest(plain, shop())[0], what)
-    assert (outcome.state, outcome.code) == ("not_sent", code)
+    assert (outcome.state, outcome.code) == ("rejected", code)
     assert plain.counts()["total"] == 0
 
 
 def test_what_a_system_cannot_do_is_not_sent(plain: Emulator) -> None:
     """Without a declared delete nothing is ever deleted."""
     outcome = sent(rest(plain, shop(users__delete=None))[0], change("delete"))
-    assert (outcome.state, outcome.code) == ("not_sent", "DS-CANNOT")
+    assert (outcome.state, outcome.code) == ("rejected", "DS-CANNOT")
     assert plain.counts()["total"] == 0
+
+
+def test_every_attempt_is_told_before_it_leaves(plain: Emulator) -> None:
+    """Each attempt is told twice: before a connection is sought, and before the first byte."""
+    plain.faults([{"match": {"method": "POST", "nth": 1}, "fault": "too_many", "retry_after": 0}])
+    log = Kept()
+    outcome = use(rest(plain, shop())[0], lambda s: s.send(change("create"), ONE, log=log))
+    assert outcome.state == "acked"
+    again = "again not_sent refused for now (429)"
+    assert log.told == ["intent", "sent", again, "intent", "sent"]
+    assert len(set(log.bodies)) == 1
+
+
+def test_a_call_that_may_not_begin_does_not(plain: Emulator) -> None:
+    """When the run ends, the log says so, and nothing leaves."""
+    log = Kept(halted=True)
+    with pytest.raises(Halted):
+        use(rest(plain, shop())[0], lambda s: s.send(change("create"), ONE, log=log))
+    assert plain.counts()["total"] == 0
+
+
+def test_a_call_that_does_not_connect_was_not_sent(plain: Emulator) -> None:
+    """Where there is no connection the first byte is never told to leave."""
+    subject, _ = rest(plain, shop(), base_url="http://127.0.0.1:9", retries=1)
+    log = Kept()
+    outcome = use(subject, lambda s: s.send(change("create"), ONE, log=log))
+    assert outcome.state == "not_sent"
+    assert "sent" not in log.told
+
+
+@pytest.mark.parametrize("fault", ["reset", "close", "cut_body", "garbage"])
+def test_an_idempotency_key(plain: Emulator, fault: str) -> None:
+    """A keyed create whose answer was lost goes again with the same key and bytes: one effect."""
+    plain.switches({"idempotency": True})
+    plain.faults([{"match": {"method": "POST", "times": 2}, "fault": fault, "when": "after"}])
+    facts = shop(users__create={"method": "POST", "path": "users", "id": "id", "idempotency": {}})
+    log = Kept(key="KEY")
+    outcome = use(rest(plain, facts)[0], lambda s: s.send(change("create"), ONE, log=log))
+    assert outcome.state == "acked"
+    again = "again unknown the same idempotency key"
+    assert log.told == ["intent", "sent", again, "intent", "sent", again, "intent", "sent"]
+    assert len(plain.effects()) == 1
+    keys = {call["headers"]["idempotency-key"] for call in plain.ledger()}
+    assert len(keys) == 1
 
 
 def test_an_upsert_updates_by_its_create(plain: Emulator) -> None:
@@ -413,8 +459,9 @@ def test_a_delete_of_what_is_not_there_is_done(plain: Emulator) -> None:
 
 
 _STATUSES = [
-    *((status, "rejected") for status in (400, 404, 405, 409, 410, 412, 413, 415, 422, 428, 451)),
+    *((status, "rejected") for status in (400, 405, 409, 410, 413, 415, 422, 451)),
     *((status, "rejected") for status in (418, 501, 505)),
+    *((status, "stale") for status in (404, 412, 428)),
     *((status, "unknown") for status in (302, 307, 408, 500, 502, 503, 504, 507, 520)),
     *((status, "unknown") for status in (206, 208)),
 ]
@@ -520,7 +567,7 @@ def test_a_429_is_waited_out(plain: Emulator, form: str) -> None:
 
     async def work(subject: Rest) -> list[Outcome]:
         changes = [change("create", key=(str(n),), payload={"name": str(n)}) for n in range(6)]
-        return await asyncio.gather(*(subject.send(c, ONE, job=lambda _: None) for c in changes))
+        return await asyncio.gather(*(subject.send(c, ONE, log=Kept()) for c in changes))
 
     outcomes = use(subject, work)
     assert [outcome.state for outcome in outcomes] == ["acked"] * 6
@@ -531,10 +578,12 @@ def test_a_429_is_waited_out(plain: Emulator, form: str) -> None:
 
 
 def test_an_api_that_asks_to_wait_for_long(plain: Emulator) -> None:
-    """More than 15 minutes are not waited for: the change was not made, and may be later."""
+    """More than 15 minutes are not waited for: the change was not made, and the run may end."""
     plain.faults([{"match": {}, "fault": "too_many", "retry_after": 7200}])
-    outcome = sent(rest(plain, shop())[0], change("create"))
-    assert (outcome.state, outcome.code) == ("not_sent", "DS-PACE-WAIT")
+    log = Kept()
+    with pytest.raises(Unavailable, match="asks to wait"):
+        use(rest(plain, shop())[0], lambda s: s.send(change("create"), ONE, log=log))
+    assert log.told == ["intent", "sent", "again not_sent refused for now (429)"]
     with pytest.raises(Unavailable) as caught:
         fetched(rest(plain, shop())[0])
     assert caught.value.code == "DS-PACE-WAIT"
@@ -565,7 +614,7 @@ def test_a_sequential_system_gets_one_call_at_a_time(plain: Emulator) -> None:
 
     async def work(subject: Rest) -> None:
         changes = [change("create", key=(n,), payload={"name": n}) for n in "abc"]
-        await asyncio.gather(*(subject.send(c, ONE, job=lambda _: None) for c in changes))
+        await asyncio.gather(*(subject.send(c, ONE, log=Kept()) for c in changes))
 
     use(subject, work)
     seen = ["w" if call["write"] else "p" for call in plain.ledger()]
@@ -599,7 +648,7 @@ def test_a_token_that_dies_in_mid_run_is_renewed(plain: Emulator) -> None:
             count += page.count
             if count == 20:
                 plain.advance(4000)
-        outcome = await subject.send(change("update"), ONE, job=lambda _: None)
+        outcome = await subject.send(change("update"), ONE, log=Kept())
         assert outcome.state == "acked"
         return count
 
@@ -615,7 +664,7 @@ def test_a_token_is_renewed_before_it_dies(plain: Emulator) -> None:
     async def work(subject: Rest) -> None:
         for _ in range(4):
             await at.sleep(300)
-            await subject.send(change("create"), ONE, job=lambda _: None)
+            await subject.send(change("create"), ONE, log=Kept())
 
     use(subject, work)
     assert "401" not in str(plain.counts()["status"])
@@ -657,10 +706,10 @@ def test_three_refusals_in_a_row_stop(plain: Emulator) -> None:
 
     async def work(subject: Rest) -> None:
         for _ in range(2):
-            outcome = await subject.send(change("create"), ONE, job=lambda _: None)
+            outcome = await subject.send(change("create"), ONE, log=Kept())
             assert (outcome.state, outcome.status) == ("rejected", 403)
         with pytest.raises(Unauthorized) as caught:
-            await subject.send(change("create"), ONE, job=lambda _: None)
+            await subject.send(change("create"), ONE, log=Kept())
         assert caught.value.code == "DS-AUTH-FORBIDDEN"
 
     use(subject, work)
@@ -713,13 +762,13 @@ def test_a_job_that_fails_is_a_refusal(plain: Emulator) -> None:
     assert "path unknown" in outcome.message
 
 
-def test_a_job_that_never_ends_is_unknown(plain: Emulator) -> None:
-    """When the time is over nobody knows; the job's place stays with the outcome."""
+def test_a_job_that_never_ends_stays_open(plain: Emulator) -> None:
+    """When the time is over the job is still open, and its place stays with the outcome."""
     plain.switches({"jobs": True, "job_polls": "never"})
     poll = {"interval_s": 1, "factor": 2, "max_interval_s": 10, "timeout_s": 60}
     subject, at = rest(plain, shop(jobs={**JOBS, "poll": poll}))
     outcome = sent(subject, change("create"))
-    assert (outcome.state, outcome.code) == ("unknown", "DS-JOB-TIMEOUT")
+    assert (outcome.state, outcome.code) == ("accepted", "DS-JOB-TIMEOUT")
     assert outcome.job == "jobs/j-000001"
     assert at.slept[:5] == [1, 2, 4, 8, 10]
     assert sum(at.slept) <= 60
@@ -759,12 +808,12 @@ def test_trouble_while_polling_is_survived(plain: Emulator) -> None:
     assert sent(rest(plain, shop(jobs=JOBS))[0], change("create")).state == "acked"
 
 
-def test_a_poll_that_is_forbidden_leaves_the_write_unknown(plain: Emulator) -> None:
+def test_a_poll_that_is_forbidden_leaves_the_job_open(plain: Emulator) -> None:
     """A write was accepted: that we may not ask for its job does not make it undone."""
     plain.switches({"jobs": True})
     plain.faults([{"match": {"path": "jobs/"}, "fault": "status", "status": 403}])
     outcome = sent(rest(plain, shop(jobs=JOBS))[0], change("create"))
-    assert (outcome.state, outcome.job) == ("unknown", "jobs/j-000001")
+    assert (outcome.state, outcome.job) == ("accepted", "jobs/j-000001")
 
 
 @pytest.mark.parametrize(
@@ -932,7 +981,7 @@ def test_director_token_renewal_in_mid_run(director: Emulator) -> None:
         for name in ("a", "b", "c"):
             payload = {"name": name, "hiddenrepopath": PATHS}
             made = repo("create", key=(name,), payload=payload)
-            states.append((await subject.send(made, scope, job=lambda _: None)).state)
+            states.append((await subject.send(made, scope, log=Kept())).state)
             director.advance(9 * 3600)
         return states
 

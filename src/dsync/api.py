@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import shutil
 import tempfile
 import time
@@ -23,17 +24,18 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 from dsync import project as projects
 from dsync.errors import DsyncError, Locked, StorageFault, UsageFault
-from dsync.model import Event, Plan
-from dsync.project import Ask, ProfileInfo, Project, Target
+from dsync.model import Change, Event, History, Plan
+from dsync.project import Ask, ProfileInfo, Project
 
 if TYPE_CHECKING:
+    from dsync import runs as runs_module
     from dsync.connectors import Page
-    from dsync.journal import Journal
     from dsync.lint import Diagnostic
     from dsync.reports import RowResult, RunResult
 
 __all__ = [
     "Ask",
+    "Limits",
     "ProfileInfo",
     "Project",
     "RunInfo",
@@ -46,14 +48,17 @@ __all__ = [
     "list_profiles",
     "open_project",
     "plan",
+    "reconcile",
     "report",
     "report_file",
+    "resolve",
     "resume",
     "runs",
     "save",
     "schemas",
     "show",
     "validate",
+    "verify",
 ]
 
 Listen = Callable[[Event], None]
@@ -89,6 +94,16 @@ class Stop:
         if self._is_set:
             event.set()
         return event
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """How far a run may go. `until` is the moment after which no more calls begin, `failures` the
+    refused changes after which it stops, `drain_s` what calls in flight get when it is to stop."""
+
+    until: datetime | None = None
+    failures: int | None = None
+    drain_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -194,19 +209,19 @@ def plan(project: Project, ask: Ask, *, on_event: Listen = _silent) -> Iterator[
         yield asyncio.run(_plan(project, ask, workdir, on_event))
 
 
-def save(plan: Plan, path: Path) -> None:
-    """Write a plan to a file for `apply`. Raises: StorageFault."""
-    from dsync import journal
+def save(plan: Plan, path: Path) -> str:
+    """Write a plan to a file for `apply`; gives its checksum. Raises: StorageFault."""
+    from dsync import planfile
 
-    journal.save_plan(plan, path)
+    return planfile.save_plan(plan, path)
 
 
 def show(project: Project, name: str) -> Plan:
     """The plan in a file, or of a run. Raises: Invalid, Stale."""
-    from dsync import journal
+    from dsync import journal, planfile
 
     folder = project.runs / name
-    return journal.load_plan(folder / journal.PLAN_FILE if folder.is_dir() else Path(name))
+    return planfile.load_plan(folder / journal.PLAN_FILE if folder.is_dir() else Path(name))
 
 
 async def _plan(project: Project, ask: Ask, workdir: Path, on_event: Listen) -> Plan:
@@ -214,7 +229,15 @@ async def _plan(project: Project, ask: Ask, workdir: Path, on_event: Listen) -> 
 
     found = projects.targets(project, ask)
     jobs = projects.jobs(project, ask, found)
-    async with projects.connected(() if ask.existing else found) as connectors:
+    history: Mapping[tuple[str, str], History] = {}
+    if ask.existing is None:
+        from dsync import runs as runs_
+
+        past = runs_.history(project, projects.lanes_of_jobs(jobs))
+        runs_.check_settled(project, past)
+        keys = [(job.profile.name, scope.name) for job in jobs for scope in job.scopes]
+        history = runs_.histories(past, keys)
+    async with projects.connected(project, () if ask.existing else found) as connectors:
         return await planning.plan(
             jobs,
             connectors=connectors,
@@ -222,6 +245,7 @@ async def _plan(project: Project, ask: Ask, workdir: Path, on_event: Listen) -> 
             existing=ask.existing,
             engine=projects.engine(project, ask),
             approvals=ask.allowed,
+            history=history,
             on_event=on_event,
         )
 
@@ -234,36 +258,44 @@ def apply(
     ask: Ask,
     *,
     saved: Path | None = None,
+    checksum: str | None = None,
     run_id: str | None = None,
     confirm: Callable[[Plan], bool] | None = None,
+    limits: Limits | None = None,
     on_event: Listen = _silent,
     stop: Stop | None = None,
 ) -> str | None:
     """Plan (or take the plan in the file `saved`), and make the changes; returns the run's id.
 
-    `confirm` is asked before anything is written, unless there is nothing to write; None comes
-    back when it says no. What became of each row is in `report`.
+    `checksum` is that of the saved plan, as `save` gave it. `confirm` is asked before anything is
+    written, unless there is nothing to write; None comes back when it says no. What became of each
+    row is in `report`.
 
-    Raises: any DsyncError. Stale when a saved plan does not fit the project any more; Refused when
-    a guard says no: then nothing was sent.
+    Raises: any DsyncError. Stale when a saved plan is too old or does not fit the project any more;
+    Refused when a guard says no: then nothing was sent.
     """
-    from dsync import journal, safety
+    from dsync import journal, planfile, safety
+    from dsync import runs as runs_
 
     run_id = journal.check_run_id(run_id or journal.new_run_id())
     with contextlib.ExitStack() as stack:
         if saved is not None:
-            plan_ = journal.load_plan(saved)
+            plan_, sha256 = planfile.verified(saved)
         else:
             plan_ = stack.enter_context(plan(project, ask, on_event=on_event))
+        targets = projects.targets_of(project, ask, plan_)
+        if saved is not None:
+            runs_.check_saved(plan_, sha256=sha256, checksum=checksum)
+        if not plan_.is_empty:
+            runs_.check_production(targets, checksum=checksum)
         plan_ = safety.approve(plan_, approvals=ask.allowed)
         if confirm is not None and not plan_.is_empty and not confirm(plan_):
             return None
-        targets = projects.targets_of(project, ask, plan_)
-        with (
-            projects.locked(project, targets, plan_, run_id=run_id),
-            journal.Journal.create(project.runs / run_id, plan_, run_id=run_id) as book,
-        ):
-            _work(project, ask, targets, book, on_event, stop)
+        age_s = float("inf")
+        if saved is None and plan_.created is not None:
+            age_s = max(0.0, (datetime.now(UTC) - plan_.created).total_seconds())
+        work = _work(project, ask, limits, on_event, stop)
+        runs_.start(project, ask, plan_, targets, run_id, work, age_s=age_s)
     return run_id
 
 
@@ -279,68 +311,92 @@ def resume(
     run_id: str,
     ask: Ask,
     *,
+    emergency: Path | None = None,
+    limits: Limits | None = None,
     on_event: Listen = _silent,
     stop: Stop | None = None,
 ) -> str:
     """Go on with a run; what is done is not done again. Returns the run's id.
 
+    What an earlier process left unknown is found out first. `emergency`: a file in which that
+    process has kept what its journal could not take.
+
     Raises: any DsyncError. Stale when profiles, systems or connections have changed.
     """
-    from dsync import journal
+    from dsync import runs as runs_
 
-    with journal.Journal.open(project.runs / journal.check_run_id(run_id)) as book:
-        targets = projects.targets_of(project, ask, book.plan)
-        with projects.locked(project, targets, book.plan, run_id=run_id):
-            _work(project, ask, targets, book, on_event, stop)
+    work = _work(project, ask, limits, on_event, stop)
+    runs_.carry_on(project, ask, run_id, work, emergency=emergency)
     return run_id
 
 
-def _work(
+def reconcile(
     project: Project,
+    run_id: str,
     ask: Ask,
-    targets: Sequence[Target],
-    book: Journal,
-    on_event: Listen,
-    stop: Stop | None,
-) -> None:
-    """Apply what the journal does not know to be done, and write the report."""
+    *,
+    on_event: Listen = _silent,
+    stop: Stop | None = None,
+) -> str:
+    """Find out what became of a run's calls of which nobody knows; sends nothing.
+
+    Raises: any DsyncError.
+    """
+    from dsync import runs as runs_
+
+    work = dataclasses.replace(_work(project, ask, None, on_event, stop), settle_only=True)
+    runs_.carry_on(project, ask, run_id, work)
+    return run_id
+
+
+def resolve(
+    project: Project,
+    run_id: str,
+    key: str,
+    ask: Ask,
+    *,
+    present: str | None,
+    reason: str,
+    profile: str | None = None,
+) -> Change:
+    """Say by hand what became of one change: `present` is the record's id, None: it is not there.
+
+    Raises: Invalid when nothing is open for this key; any DsyncError.
+    """
+    from dsync import runs as runs_
+
+    return runs_.resolve(project, ask, run_id, key, present=present, reason=reason, profile=profile)
+
+
+def verify(project: Project, run_id: str) -> list[str]:
+    """What is wrong with the journal, the plan and the report of a run; nothing, when all fit.
+
+    Raises: any DsyncError, StorageFault and Stale for what is damaged.
+    """
+    from dsync import runs as runs_
+
+    return runs_.verify(project, run_id)
+
+
+def _work(
+    project: Project, ask: Ask, limits: Limits | None, on_event: Listen, stop: Stop | None
+) -> runs_module.Work:
     from dsync import applying
-    from dsync.reports import json
+    from dsync import runs as runs_
 
-    def write_report() -> None:
-        rows = applying.statuses(book.plan, book)
-        json.save_run(book.folder, applying.result(book.plan, book), rows)
+    limits, stop = limits or Limits(), stop or Stop()
+    rules = applying.Rules()
+    if (most := limits.failures) is not None:
+        rules = dataclasses.replace(rules, failures=most, failure_share=0)
+    if limits.drain_s is not None:
+        rules = dataclasses.replace(rules, drain_s=limits.drain_s)
 
-    with _logged(project, "apply", book.run_id, tenant=ask.tenant):
-        try:
-            asyncio.run(_apply(ask, targets, book, on_event, stop or Stop()))
-        except Exception:
-            # The journal knows what was sent; and the first error is the one to tell.
-            with contextlib.suppress(Exception):
-                write_report()
-            raise
-        write_report()
+    def logged(run_id: str) -> contextlib.AbstractContextManager[None]:
+        return _logged(project, "apply", run_id, tenant=ask.tenant)
 
-
-async def _apply(
-    ask: Ask, targets: Sequence[Target], book: Journal, on_event: Listen, stop: Stop
-) -> None:
-    from dsync import applying
-
-    async with projects.connected(targets) as connectors:
-        await applying.apply(
-            book.plan,
-            book,
-            connectors=connectors,
-            systems={
-                one.connection.name: projects.adjusted(one.system, one.connection)
-                for one in targets
-            },
-            translate=projects.translations(targets),
-            concurrency=ask.overrides.get("concurrency"),
-            on_event=on_event,
-            stop=stop.event(),
-        )
+    return runs_.Work(
+        on_event=on_event, stop=stop.event, until=limits.until, rules=rules, logged=logged
+    )
 
 
 @contextlib.contextmanager
@@ -349,10 +405,10 @@ def report(project: Project, run_id: str) -> Iterator[tuple[RunResult, Iterator[
 
     Raises: Invalid when there is no such run; Locked while it is at work.
     """
-    from dsync import applying, journal
+    from dsync import journal, outcomes
 
     with journal.Journal.open(project.runs / journal.check_run_id(run_id)) as book:
-        yield applying.result(book.plan, book), applying.statuses(book.plan, book)
+        yield outcomes.result(book.plan, book), outcomes.statuses(book.plan, book)
 
 
 def report_file(project: Project, run_id: str) -> Path:
@@ -373,12 +429,12 @@ def runs(project: Project) -> list[RunInfo]:
 
 
 def _info(folder: Path) -> RunInfo:
-    from dsync import applying, journal
+    from dsync import journal, outcomes
     from dsync.reports import summary
 
     try:
-        with journal.Journal.open(folder) as book:
-            result = applying.result(book.plan, book)
+        with journal.Journal.open(folder, check=False) as book:
+            result = outcomes.result(book.plan, book)
     except Locked:
         return RunInfo(run_id=folder.name, state="running")
     except DsyncError:
@@ -393,7 +449,7 @@ def _info(folder: Path) -> RunInfo:
     )
 
 
-_STATES = {0: "done", 3: "stopped", 5: "unclear", 10: "stopped", 9: "stopped"}
+_STATES = {0: "done", 3: "stopped", 5: "unclear", 7: "stopped", 9: "stopped", 10: "stopped"}
 
 
 # --- what a system holds ------------------------------------------------------------------------
@@ -433,7 +489,7 @@ async def _dump(
             hint="add --out FOLDER, or name one resource and one scope",
         )
     found: dict[str, int] = {}
-    async with projects.connected(target for target, _, _ in spots) as connectors:
+    async with projects.connected(project, (target for target, _, _ in spots)) as connectors:
         for target, resource, scope in spots:
             pages = connectors[target.connection.name].fetch(resource, scope)
             subject = f"{resource} {scope.name}".strip()

@@ -1,13 +1,16 @@
-"""Apply: journal, send, wave by wave; what became of each row, and the exit code.
+"""Apply: journal, send, settle, wave by wave.
 
     lane = one connection and one scope          lanes run side by side
-      wave 0   intent ─▶ send ─▶ outcome         at most `limits.concurrency` calls of a connection,
-      ──────── barrier ────────                  one a lane when the system is sequential
+      (resume) open jobs followed, unknown calls settled, before anything is sent
+      wave 0   compared once more, where what it was planned from is old
+               intent ─▶ sent ─▶ outcome         at most `limits.concurrency` calls of a connection,
+               settle what is not clear          one a lane when the system is sequential
+      ──────── barrier ────────
       wave 1   references filled with ids of wave 0, then the same
       …        deletes stand in the last waves
 
-Nothing is sent that is not in the journal first. A call whose outcome is unknown is never sent
-again before `settle` has found out. A record that fails takes only its dependents with it.
+Nothing is sent that is not in the journal first. A call whose outcome is unknown is not sent again
+before its record was read back. A record that fails takes only its dependents with it.
 """
 
 from __future__ import annotations
@@ -15,46 +18,68 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
-import hashlib
+import itertools
 import logging
-import re
+import time
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
-from itertools import groupby
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal, Protocol
 
 import msgspec
 
-from dsync.connectors import Connector
-from dsync.errors import DsyncError, Invalid, Stale, Unauthorized
-from dsync.journal import Journal, Operation, Record, StopReason, op_id, operation
-from dsync.model import (
-    REF_CLOSE,
-    REF_OPEN,
-    Change,
-    Event,
-    Finding,
-    Outcome,
-    OutcomeState,
-    Plan,
-    RowStatus,
-    Scope,
-)
-from dsync.reports import RowResult, RunResult, key_text
+from dsync.connectors import Connector, Halted
+from dsync.course import Course, Lane, Stretch, changes, lay_out, relying
+from dsync.errors import DsyncError, Stale, StorageFault, Unauthorized, Unavailable
+from dsync.failpoints import point
+from dsync.journal import Journal, Operation, Record, StopReason, idempotency_key, op_id
+from dsync.model import Change, Event, Outcome, Plan, Scope
+from dsync.outcomes import UNEXPECTED, result
+from dsync.references import Known, Learner, Missing, Translate, filled, relied_on
+from dsync.reports import RunResult
+from dsync.settling import Now
 from dsync.system import System
 
-Translate = Callable[[bytes], tuple[tuple[str, ...], Any, Mapping[str, Any]]]
-"""A listed record, as a line of JSON -> its key, its id, its fields in the shape that is written"""
-
-UNCLEAR_IN_A_ROW = 5
-"""calls of a connection that did not reach it or got no clear answer, one after the other, before
-the run stops: the API is gone, and more calls would only make more that nobody knows of"""
-
-_FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.25, 2.0
-_UNEXPECTED = "DS-APPLY-UNEXPECTED"
+__all__ = ["ReadBack", "Rules", "Translate", "apply"]
 
 _log = logging.getLogger(__name__)
+
+
+class ReadBack(Protocol):
+    """Reads records back: `settling.Reader`."""
+
+    async def now(
+        self, profile: str, scope: Scope, changes: Sequence[Change], *, digest: str = ""
+    ) -> list[Now]:
+        """How each of these changes stands by a fresh, complete listing.
+
+        Raises: Unavailable, Unauthorized.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rules:
+    """When a run stops, and how long it waits. Times in seconds."""
+
+    failures: int = 50
+    """refused changes, once they are more than `failure_share` of what was done"""
+    failure_share: float = 0.5
+    unclear_in_a_row: int = 5
+    """calls that did not leave or got no clear answer: then what is open is settled first"""
+    stale: int = 50
+    stale_share: float = 0.1
+    conflicts: int = 5
+    in_flight_s: float = 60.0
+    """how long an API may go on with a call whose client has gone, unless its system file says"""
+    fresh_s: float = 60.0
+    """a wave rests on a listing no older than this"""
+    drain_s: float = 30.0
+    """how long calls in flight get when the run is asked to stop"""
+
+
+SENDS = {"create": 2, "update": 4, "delete": 4}
+"""calls for one change in all: a second one only after the first is proved to have had no effect"""
 
 
 async def apply(
@@ -63,23 +88,31 @@ async def apply(
     *,
     connectors: Mapping[str, Connector],
     systems: Mapping[str, System],
+    read_back: ReadBack | None = None,
     translate: Mapping[tuple[str, str], Translate] | None = None,
+    targets: Mapping[Lane, str] | None = None,
     concurrency: int | None = None,
+    rules: Rules | None = None,
+    age_s: float = 0.0,
+    settle_only: bool = False,
     on_event: Callable[[Event], None] | None = None,
     stop: asyncio.Event | None = None,
+    deadline: asyncio.Event | None = None,
 ) -> RunResult:
     """Make the changes of `plan` that the journal does not know to be made.
 
     `connectors` and `systems` are by name of connection; `translate` is by connection and resource,
-    and serves to find ids that an answer did not tell. `concurrency` may lower what a system
-    allows. `on_event` hears of each change that has come to its end. When `stop` is set, calls in
-    flight end, and no more begin; the same journal can be taken up again later.
+    and serves to find ids that an answer did not tell; `targets` are the ids of what is written to,
+    by connection and scope. `concurrency` may lower what a system allows. `age_s`: how old the
+    listings are that the plan rests on. `settle_only`: find out, send nothing. `on_event` hears of
+    each change that has come to its end. When `stop` or `deadline` is set, calls in flight end, and
+    no more begin; the same journal can be taken up again later.
 
     A change never raises; its row says what became of it. Raises: Stale or Invalid when the plan
     does not fit itself or the connections (nothing was sent), StorageFault when the journal cannot
     be written.
     """
-    course = _course(plan)
+    course = lay_out(plan)
     lost = sorted({connection for connection, _ in course} - connectors.keys())
     if lost:
         raise Stale(
@@ -87,351 +120,17 @@ async def apply(
             code="DS-PLAN-CONNECTION",
             hint="use the configuration that it was planned with, or plan again",
         )
-    run = _Run(plan, journal, connectors, systems, translate or {}, concurrency, on_event, stop)
+    run = _Run(
+        plan=plan, journal=journal, connectors=connectors, systems=systems, read_back=read_back,
+        translate=translate or {}, targets=targets or {}, rules=rules or Rules(),
+        on_event=on_event, stop=stop or asyncio.Event(), deadline=deadline or asyncio.Event(),
+        most=concurrency, listed_at=time.monotonic() - age_s, settle_only=settle_only,
+    )  # fmt: skip
     await run.work(course)
     return result(plan, journal)
 
 
-async def settle(
-    change: Change, known: Operation, *, connector: Connector, scope: Scope
-) -> Outcome:
-    """What became of a call whose outcome the journal does not know.
-
-    The only place that answers this. It reads nothing back yet: the answer is always `unknown`, so
-    the change is not sent again and its row says that somebody must look.
-    """
-    return Outcome(
-        state="unknown",
-        status=known.status,
-        id=known.id,
-        code=known.code or "DS-APPLY-UNKNOWN",
-        message=known.message or "the run ended before the answer came",
-        job=known.job,
-    )
-
-
-# --- what became of it --------------------------------------------------------------------------
-
-_DONE: dict[str, RowStatus] = {"create": "CREATED", "update": "UPDATED", "delete": "DELETED"}
-
-
-def statuses(plan: Plan, journal: Journal) -> Iterator[RowResult]:
-    """What became of each row that a change or a finding is about, in the order of the plan.
-
-    Rows that are as wanted already are not among them; the tallies of the plan count them.
-    """
-    for change in plan.changes():
-        yield _row_result(change, journal.state(op_id(journal.run_id, change)), journal.run_id)
-    systems = {tally.profile: tally.system for tally in plan.tallies}
-    # The findings of one row stand together in a plan.
-    for _, found in groupby(plan.findings(), key=lambda f: (f.profile, f.scope, f.row)):
-        withheld = [finding for finding in found if finding.severity != "warn"]
-        if withheld and withheld[0].row is not None:
-            yield _withheld(withheld, systems.get(withheld[0].profile, ""))
-
-
-def result(plan: Plan, journal: Journal) -> RunResult:
-    """What the run has come to; computed from plan and journal alone, at any time.
-
-    Raises: RuntimeError when the rows do not add up, which is a fault of ours.
-    """
-    counts: Counter[RowStatus] = Counter()
-    unknown = pending = 0
-    for change in plan.changes():
-        known = journal.state(op_id(journal.run_id, change))
-        row = _row_result(change, known, journal.run_id)
-        counts[row.status] += 1
-        unknown += row.is_unknown
-        pending += known is None
-    for tally in plan.tallies:
-        counts["UNCHANGED"] += tally.unchanged
-        counts["SKIP"] += tally.skip
-        counts["ERROR"] += tally.error
-    _check_books(plan, counts)
-    life = journal.life()
-    return RunResult(
-        run_id=journal.run_id,
-        plan_digest=plan.digest,
-        exit_code=exit_code(counts, unknown=unknown, pending=pending, stop=life.stop),
-        counts={status: counts[status] for status in counts},
-        unknown=unknown,
-        pending=pending,
-        calls=journal.calls(),
-        stopped=life.message,
-        started=life.started,
-        ended=life.ended,
-        tool_version=plan.tool_version,
-        connections=plan.connections,
-    )
-
-
-def exit_code(
-    counts: Mapping[RowStatus, int], *, unknown: int, pending: int, stop: StopReason | None
-) -> int:
-    """The exit code of a run. The strongest reason counts."""
-    if unknown:
-        return 5
-    if stop == "unauthorized":
-        return 9
-    if stop == "unavailable":
-        return 10
-    # A process that was killed between two calls left no reason behind.
-    if pending:
-        return 3
-    return 4 if counts.get("ERROR") or counts.get("EXCEPTION") else 0
-
-
-def _check_books(plan: Plan, counts: Mapping[RowStatus, int]) -> None:
-    """Every row of the source, and every record to be deleted, ends in exactly one status."""
-    rows = sum(tally.rows + tally.delete for tally in plan.tallies)
-    if sum(counts.values()) != rows:
-        raise RuntimeError(f"the plan has {rows} rows, the statuses add up to {dict(counts)}")
-
-
-def _row_result(change: Change, known: Operation | None, run_id: str) -> RowResult:
-    status: RowStatus = "ERROR"
-    code, reason, hint = "", "", ""
-    if known is None:
-        status, code, reason = "SKIP", "DS-APPLY-NOT-STARTED", "not started: the run has stopped"
-        hint = f"dsync resume {run_id}"
-    elif known.state == "acked":
-        status = _DONE[change.action]
-    elif known.state == "skipped":
-        status, code, reason = "SKIP", "DS-APPLY-DEPENDS", known.message
-        hint = "correct what failed, then plan again"
-    else:
-        status = "EXCEPTION" if known.code == _UNEXPECTED else "ERROR"
-        code, reason = known.code, known.message
-        if known.is_unknown:
-            code = code or "DS-APPLY-UNKNOWN"
-            reason = f"outcome unknown: {reason or 'the run ended before the answer came'}"
-            hint = "look whether the target has it; it is not sent again"
-        elif known.state == "not_sent":
-            hint = f"dsync resume {run_id} tries again"
-        else:
-            hint = "correct the row or the target, then plan again"
-    return RowResult(
-        status=status,
-        profile=change.profile,
-        system=change.system,
-        resource=change.resource,
-        scope=change.scope,
-        key=change.key,
-        action=change.action,
-        row=change.row,
-        id=change.id if known is None or known.id is None else known.id,
-        code=code,
-        reason=reason,
-        hint=hint,
-        is_unknown=known is not None and known.is_unknown,
-    )
-
-
-def _withheld(findings: list[Finding], system: str) -> RowResult:
-    worst = next((f for f in findings if f.severity == "error"), findings[0])
-    return RowResult(
-        status="ERROR" if worst.severity == "error" else "SKIP",
-        profile=worst.profile,
-        system=system,
-        resource=worst.resource,
-        scope=worst.scope,
-        key=worst.key,
-        row=worst.row,
-        place=worst.place,
-        code=worst.code,
-        reason="; ".join(finding.message for finding in findings),
-        hint=worst.hint or "",
-    )
-
-
-# --- the course: which changes, where, when -----------------------------------------------------
-
-_Lane = tuple[str, str]
-"""connection, scope"""
-
-_CHANGE = b'{"kind":"change"'
-_MARKS = (REF_OPEN.encode(), b"\\ue000", b"\\uE000")
-
-
-class _Head(msgspec.Struct):
-    """So much of a change as says where it belongs."""
-
-    action: str
-    profile: str
-    system: str
-    resource: str
-    key: tuple[str, ...]
-    scope: str = ""
-    wave: int = 0
-    needs: tuple[msgspec.Raw, ...] = ()
-
-
-_head = msgspec.json.Decoder(_Head)
-_whole = msgspec.json.Decoder(Change)
-
-
-@dataclass(slots=True)
-class _Stretch:
-    """A piece of the plan's body with changes of one lane and wave; bytes, end not included."""
-
-    start: int
-    end: int
-
-
-_Course = dict[_Lane, dict[int, list[_Stretch]]]
-
-
-def _course(plan: Plan) -> _Course:
-    """Where in the plan's body the changes of each lane and wave are.
-
-    The body is sorted by wave and scope, so there are few stretches, however many changes.
-
-    Raises: Stale when the body is not what the header says; Invalid when two changes are one.
-    """
-    course: _Course = defaultdict(lambda: defaultdict(list))
-    counts: Counter[tuple[str, ...]] = Counter()
-    shared = _shared(plan)
-    seen: set[bytes] = set()
-    last: tuple[_Lane, int] | None = None
-    for start, end, line in _lines(plan, _Stretch(0, plan.body.stat().st_size)):
-        head = _head.decode(line)
-        if head.profile not in plan.connections:
-            raise _misfit(f"no connection is known for its profile {head.profile!r}")
-        place = ((plan.connections[head.profile], head.scope), head.wave)
-        stretches = course[place[0]][place[1]]
-        if place == last:
-            stretches[-1].end = end
-        else:
-            stretches.append(_Stretch(start, end))
-        last = place
-        counts[head.profile, head.system, head.resource, head.scope, head.action] += 1
-        if (head.system, head.resource, head.scope) in shared:
-            _check_new(head, seen)
-    for tally in plan.tallies:
-        for action in ("create", "update", "delete"):
-            counts[tally.profile, tally.system, tally.resource, tally.scope, action] -= getattr(
-                tally, action
-            )
-    if any(counts.values()):
-        raise _misfit("it does not hold the changes that its header counts")
-    return course
-
-
-def _shared(plan: Plan) -> set[tuple[str, str, str]]:
-    """Resources in a scope that more than one profile writes to."""
-    writers = Counter((t.system, t.resource, t.scope) for t in plan.tallies)
-    return {place for place, number in writers.items() if number > 1}
-
-
-def _check_new(head: _Head, seen: set[bytes]) -> None:
-    identity = (head.system, head.resource, head.scope, head.key, head.action)
-    digest = hashlib.blake2b(msgspec.json.encode(identity), digest_size=16).digest()
-    if digest in seen:
-        # The journal knows an operation by this identity: the second would pass for the first.
-        raise Invalid(
-            f"two profiles {head.action} {head.resource} {key_text(head.key)}",
-            code="DS-PLAN-CLASH",
-            hint="let only one profile hold this record, or apply them one after the other",
-        )
-    seen.add(digest)
-
-
-def _misfit(why: str) -> Stale:
-    return Stale(f"the plan does not fit itself: {why}", code="DS-PLAN-MISFIT", hint="plan again")
-
-
-def _lines(plan: Plan, stretch: _Stretch) -> Iterator[tuple[int, int, bytes]]:
-    """The changes of a stretch as they are written: start, end, line."""
-    with plan.body.open("rb") as body:
-        at = body.seek(stretch.start)
-        for line in body:
-            if at >= stretch.end:
-                return
-            start, at = at, at + len(line)
-            if line.startswith(_CHANGE):
-                yield start, at, line
-
-
-# --- references ---------------------------------------------------------------------------------
-
-_REFERENCE = re.compile(f"{REF_OPEN}([^{REF_CLOSE}]*){REF_CLOSE}")
-
-
-@dataclass(frozen=True, slots=True)
-class _Reference:
-    """A field of a record that this plan creates, in the same connection and scope.
-
-    Where `take` is empty no field is asked for: the record has to be there, that is all.
-    """
-
-    resource: str
-    key: tuple[str, ...]
-    take: str = ""
-
-    def __str__(self) -> str:
-        return f"{self.resource} {key_text(self.key)}"
-
-
-@dataclass(frozen=True, slots=True)
-class _Missing:
-    """Why a reference has no value. `failed`: its record was not created, and we know it."""
-
-    why: str
-    failed: bool
-
-
-_Known = dict[_Reference, Any]
-"""reference -> its value, or a `_Missing`"""
-
-
-def _reference(content: str) -> _Reference:
-    resource, key, take = msgspec.json.decode(content, type=tuple[str, tuple[str, ...], str])
-    return _Reference(resource, key, take)
-
-
-def _references(value: Any) -> Iterator[_Reference]:
-    match value:
-        case str():
-            for match in _REFERENCE.finditer(value):
-                yield _reference(match[1])
-        case dict():
-            for item in value.values():
-                yield from _references(item)
-        case list() | tuple():
-            for item in value:
-                yield from _references(item)
-
-
-def _relied_on(change: Change) -> list[_Reference]:
-    """What must have been created before this change can be sent."""
-    needs = [_Reference(resource, key) for resource, key in change.needs]
-    return [*needs, *_references(change.payload)]
-
-
-def _filled(value: Any, known: _Known) -> Any:
-    """`value` with all references replaced; one that is the whole text keeps its value's type."""
-    match value:
-        case str() if REF_OPEN in value:
-            if whole := _REFERENCE.fullmatch(value):
-                return known[_reference(whole[1])]
-            return _REFERENCE.sub(lambda match: _text(known[_reference(match[1])]), value)
-        case dict():
-            return {name: _filled(item, known) for name, item in value.items()}
-        case list() | tuple():
-            return [_filled(item, known) for item in value]
-        case _:
-            return value
-
-
-def _folded(key: tuple[str, ...], caseless: bool) -> tuple[str, ...]:
-    return tuple(part.lower() for part in key) if caseless else key
-
-
-def _text(value: Any) -> str:
-    return value if isinstance(value, str) else msgspec.json.encode(value).decode()
-
-
-# --- the run ------------------------------------------------------------------------------------
+# --- what is written down -----------------------------------------------------------------------
 
 
 class _Writer:
@@ -442,6 +141,7 @@ class _Writer:
 
     def __init__(self, journal: Journal) -> None:
         self.fault: DsyncError | None = None
+        self.rescued = ""
         self._journal = journal
         self._waiting: list[Record] = []
         self._turn: asyncio.Future[None] | None = None
@@ -469,113 +169,231 @@ class _Writer:
         turn, self._turn = self._turn, None
         try:
             if records:
-                self._journal.append(*records)
+                self._write(records)
         except DsyncError as fault:
             self.fault = self.fault or fault
+            # An intent that was not written is a call that is not made; what became of calls that
+            # were made must not be lost.
+            if told := [r for r in records if r.kind in ("outcome", "resolve", "found", "stop")]:
+                self.rescued = self._journal.rescue(told)
         if turn is not None and not turn.done():
             turn.set_result(None)
 
+    def _write(self, records: list[Record]) -> None:
+        kinds = {record.kind for record in records}
+        for kind, before, _ in _POINTS:
+            if kind in kinds:
+                point(before)
+        self._journal.append(*records)
+        for kind, _, after in _POINTS:
+            if kind in kinds:
+                point(after)
 
+
+_POINTS = (
+    ("intent", "intent.before", "intent.after"),
+    ("outcome", "outcome.before", "outcome.after"),
+    ("resolve", "resolve.before", "resolve.after"),
+    ("stop", "stop.after", "stop.after"),
+)
+
+
+class _CallLog:
+    """What is told of one change while it is made; see `connectors.CallLog`."""
+
+    def __init__(self, run: _Run, lane: Lane, op: str, attempt: int) -> None:
+        self.phase: Literal["waiting", "flying", "polling"] = "waiting"
+        self.attempt = attempt
+        self.is_cut = False
+        """the run has ended it"""
+        self._run, self._lane, self._op = run, lane, op
+
+    async def intent(self, body_sha256: str) -> str:
+        if self._run.is_stopping:
+            raise Halted
+        self.attempt += 1
+        self.phase = "flying"
+        await self._run.writer.durable(Record.intent(self._op, self.attempt, body_sha256))
+        target = self._run.targets.get(self._lane, " ".join(self._lane))
+        return idempotency_key(target, self._op, body_sha256)
+
+    def sent(self) -> None:
+        point("sent.before")
+        self._run.journal.mark(Record.sent(self._op, self.attempt))
+        point("sent.after")
+
+    async def again(self, outcome: Outcome, why: str) -> None:
+        records = [Record.outcome(self._op, self.attempt, outcome)]
+        if outcome.state == "unknown":
+            known = dataclasses.replace(outcome, state="not_sent", message=why)
+            records.append(Record.resolve(self._op, self.attempt, known, why))
+        self.phase = "waiting"
+        await self._run.writer.durable(*records)
+
+    def accepted(self, job: str) -> None:
+        point("job.before")
+        self._run.journal.append(Record.accepted(self._op, job))
+        point("job.after")
+        self.phase = "polling"
+
+
+@dataclass(slots=True, kw_only=True)
+class _Doubt:
+    """A change of which it is to be found out what became of it."""
+
+    change: Change
+    op: str
+    known: Operation
+    """as the journal has it: unknown, or an answer that has to be proved"""
+
+
+# --- the run ------------------------------------------------------------------------------------
+
+
+@dataclass(slots=True, kw_only=True, eq=False)
 class _Run:
     """One process's work on one run."""
 
-    def __init__(
-        self,
-        plan: Plan,
-        journal: Journal,
-        connectors: Mapping[str, Connector],
-        systems: Mapping[str, System],
-        translate: Mapping[tuple[str, str], Translate],
-        concurrency: int | None,
-        on_event: Callable[[Event], None] | None,
-        stop: asyncio.Event | None,
-    ) -> None:
-        self.plan = plan
-        self.journal = journal
-        self.connectors = connectors
-        self.systems = systems
-        self.translate = translate
-        self.on_event = on_event
-        self.stop = stop or asyncio.Event()
-        self.writer = _Writer(journal)
-        self.scopes = {scope.name: scope for scope in plan.scopes}
-        width = {
-            name: max(1, min(system.limits.concurrency, concurrency or system.limits.concurrency))
-            for name, system in systems.items()
+    plan: Plan
+    journal: Journal
+    connectors: Mapping[str, Connector]
+    systems: Mapping[str, System]
+    read_back: ReadBack | None
+    translate: Mapping[tuple[str, str], Translate]
+    targets: Mapping[Lane, str]
+    rules: Rules
+    on_event: Callable[[Event], None] | None
+    stop: asyncio.Event
+    deadline: asyncio.Event
+    most: int | None
+    listed_at: float
+    settle_only: bool
+
+    writer: _Writer = field(init=False)
+    scopes: dict[str, Scope] = field(init=False)
+    width: dict[str, int] = field(init=False)
+    lanes: dict[str, asyncio.Semaphore] = field(init=False)
+    calls: dict[str, asyncio.Semaphore] = field(init=False)
+    in_flight: dict[asyncio.Task[Outcome], _CallLog] = field(default_factory=dict)
+    doubts: dict[Lane, list[_Doubt]] = field(default_factory=lambda: defaultdict(list))
+    seen_at: dict[tuple[Lane, str], float] = field(default_factory=dict)
+    unclear: Counter[str] = field(default_factory=Counter)
+    failed: int = 0
+    stale: int = 0
+    conflicts: int = 0
+    total: int = 0
+    done: int = 0
+    halted: bool = False
+    fault: Exception | None = None
+
+    def __post_init__(self) -> None:
+        self.writer = _Writer(self.journal)
+        self.scopes = {scope.name: scope for scope in self.plan.scopes}
+        self.width = {
+            name: max(1, min(system.limits.concurrency, self.most or system.limits.concurrency))
+            for name, system in self.systems.items()
         }
-        self.width = width
-        self.lanes = {name: asyncio.Semaphore(number) for name, number in width.items()}
-        self.calls = {name: asyncio.Semaphore(number) for name, number in width.items()}
-        self.unclear: Counter[str] = Counter()
-        self.total = sum(t.create + t.update + t.delete for t in plan.tallies)
-        self.done = 0
-        self.halted = False
-        self.fault: Exception | None = None
+        self.lanes = {name: asyncio.Semaphore(number) for name, number in self.width.items()}
+        self.calls = {name: asyncio.Semaphore(number) for name, number in self.width.items()}
+        self.total = sum(t.create + t.update + t.delete for t in self.plan.tallies)
 
     @property
     def is_stopping(self) -> bool:
         """True when no further call may begin."""
         return (
             self.stop.is_set()
+            or self.deadline.is_set()
             or self.halted
             or self.fault is not None
             or self.writer.fault is not None
         )
 
-    async def work(self, course: _Course) -> None:
+    async def work(self, course: Course) -> None:
         """All lanes, to their end or until something stops them."""
+        again = self.journal.life().lives > 0
         await self.writer.durable(Record.start())
-        async with asyncio.TaskGroup() as tasks:
-            for lane, waves in course.items():
-                tasks.create_task(self._lane(lane, waves))
-        if self.stop.is_set() and not self.halted and self.done < self.total:
-            self._halt("interrupted", "stopped on request")
-        self.writer.put(Record.end())
+        watch = asyncio.create_task(self._wind_down())
+        try:
+            if again:
+                await self._side_by_side(course, self._take_up)
+            if not self.settle_only:
+                await self._side_by_side(course, self._lane)
+        finally:
+            watch.cancel()
+        if not self.halted and self.done < self.total and not self.settle_only:
+            if self.stop.is_set():
+                self._halt("interrupted", "stopped on request")
+            elif self.deadline.is_set():
+                self._halt("deadline", "the time that it was given is over")
         with contextlib.suppress(DsyncError):
-            await self.writer.durable()
+            await self.writer.durable(Record.end())
+        point("end.after")
         if fault := self.writer.fault or self.fault:
+            if self.writer.rescued not in ("", "the journal") and isinstance(fault, DsyncError):
+                run, file = self.journal.run_id, self.writer.rescued
+                fault.hint = f"{fault.hint}; then: dsync resume {run} --import-emergency {file}"
             raise fault
 
-    async def _lane(self, lane: _Lane, waves: dict[int, list[_Stretch]]) -> None:
-        async with self.lanes[lane[0]]:
-            width = 1 if self.systems[lane[0]].limits.sequential else self.width[lane[0]]
-            for wave in sorted(waves):
-                if self.is_stopping:
-                    return
+    async def _side_by_side(
+        self, course: Course, work: Callable[[Lane, dict[int, list[Stretch]]], object]
+    ) -> None:
+        async def one(lane: Lane, waves: dict[int, list[Stretch]]) -> None:
+            async with self.lanes[lane[0]]:
                 try:
-                    known = await self._learn(lane, waves[wave])
+                    await work(lane, waves)  # type: ignore[misc]
+                except Unauthorized as error:
+                    self._halt("unauthorized", error.message)
                 except Exception as error:
+                    # Not raised here: it would cancel calls in flight, and nobody would know.
                     self.fault = self.fault or error
-                    return
-                changes = self._changes(waves[wave])
-                async with asyncio.TaskGroup() as tasks:
-                    for _ in range(width):
-                        tasks.create_task(self._take(lane, changes, known))
-                # The barrier: what this wave has come to is durable before the next begins.
-                await asyncio.shield(self.writer.put())
 
-    def _changes(self, stretches: list[_Stretch]) -> Iterator[Change]:
-        for stretch in stretches:
-            for _, _, line in _lines(self.plan, stretch):
-                yield _whole.decode(line)
+        async with asyncio.TaskGroup() as tasks:
+            for lane, waves in course.items():
+                tasks.create_task(one(lane, waves))
 
-    async def _take(self, lane: _Lane, changes: Iterator[Change], known: _Known) -> None:
+    async def _lane(self, lane: Lane, waves: dict[int, list[Stretch]]) -> None:
+        for wave in sorted(waves):
+            if self.is_stopping:
+                return
+            await self._freshen(lane, waves[wave])
+            known = await self._learner(lane).learn(self._waiting(waves[wave]))
+            await self._send_all(lane, changes(self.plan, waves[wave]), known)
+            # The barrier: what this wave has come to is durable before the next begins.
+            await asyncio.shield(self.writer.put())
+            point("wave.end")
+
+    async def _send_all(self, lane: Lane, todo: Iterator[Change], known: Known) -> None:
+        """Send, settle what is not clear, and send again what is proved to have had no effect."""
+        again: list[Change] = []
+        while not self.is_stopping:
+            work = itertools.chain(again, todo)
+            width = 1 if self.systems[lane[0]].limits.sequential else self.width[lane[0]]
+            async with asyncio.TaskGroup() as tasks:
+                for _ in range(width):
+                    tasks.create_task(self._take(lane, work, known))
+            await asyncio.shield(self.writer.put())
+            left = list(itertools.islice(work, 1))
+            again = await self._settle(lane)
+            todo = itertools.chain(left, work)
+            if not left and not again:
+                return
+
+    async def _take(self, lane: Lane, todo: Iterator[Change], known: Known) -> None:
         """Take changes, one after the other, until there are no more; others take them too."""
         try:
-            for change in changes:
-                if self.is_stopping:
+            while not self.is_stopping and not self._must_settle(lane):
+                change = next(todo, None)
+                if change is None:
                     return
                 await self._make(lane, change, known)
         except Exception as error:
             # Not raised here: it would cancel calls in flight, and nobody would know of them.
             self.fault = self.fault or error
 
-    async def _make(self, lane: _Lane, change: Change, known: _Known) -> None:
+    async def _make(self, lane: Lane, change: Change, known: Known) -> None:
         op = op_id(self.journal.run_id, change)
         before = self.journal.state(op)
-        if before is not None and before.is_unknown:
-            before = await self._settle(lane, change, op, before)
-        if before is not None and (before.is_settled or before.is_unknown):
+        if before is not None and (before.is_settled or before.is_unknown or before.is_open):
             self._tell(lane, change, None)
             return
         ready = self._ready(change, op, known)
@@ -583,88 +401,125 @@ class _Run:
             self._tell(lane, change, None)
             return
         async with self.calls[lane[0]]:
-            if self.is_stopping:
+            log = _CallLog(self, lane, op, before.attempt if before is not None else 0)
+            outcome = await self._send(lane, ready, log)
+            if outcome is None:
                 return
-            attempt = (before.attempt if before is not None else 0) + 1
-            await self.writer.durable(Record.intent(op, attempt))
-            outcome = await self._send(lane, ready, op)
+            point("answer.after")
             # Not awaited: the next intent shares its commit, and the barrier waits for it.
-            self.writer.put(Record.outcome(op, attempt, outcome))
+            self.writer.put(Record.outcome(op, log.attempt, outcome))
+        self._watch(lane, ready, op, log.attempt, outcome)
         self._tell(lane, change, outcome)
 
-    def _ready(self, change: Change, op: str, known: _Known) -> Change | None:
+    def _ready(self, change: Change, op: str, known: Known) -> Change | None:
         """The change with its references filled; None when one cannot be, and is journaled."""
         try:
-            values = [known[ref] for ref in _relied_on(change)]
+            values = [known[ref] for ref in relied_on(change)]
         except (msgspec.DecodeError, KeyError):
             outcome = Outcome(
-                state="not_sent", code=_UNEXPECTED, message="a reference in it cannot be read"
+                state="not_sent", code=UNEXPECTED, message="a reference in it cannot be read"
             )
             self.writer.put(Record.outcome(op, 0, outcome))
             return None
         for value in values:
-            if isinstance(value, _Missing):
+            if isinstance(value, Missing):
                 if value.failed:
                     self.writer.put(Record.skipped(op, value.why))
                 else:
                     outcome = Outcome(state="not_sent", code="DS-APPLY-NO-ID", message=value.why)
                     self.writer.put(Record.outcome(op, 0, outcome))
                 return None
-        if not values:
-            return change
-        return dataclasses.replace(change, payload=_filled(change.payload, known))
+        return _filled(change, known) if values else change
 
-    async def _send(self, lane: _Lane, change: Change, op: str) -> Outcome:
-        accepted = False
-
-        def job(location: str) -> None:
-            nonlocal accepted
-            self.journal.append(Record.accepted(op, location))
-            accepted = True
-
+    async def _send(self, lane: Lane, change: Change, log: _CallLog) -> Outcome | None:
+        """What became of the change; None when it was not begun."""
+        task = asyncio.ensure_future(
+            self.connectors[lane[0]].send(change, self._scope(lane), log=log)
+        )
+        self.in_flight[task] = log
         try:
-            outcome = await self.connectors[lane[0]].send(change, self._scope(lane), job=job)
+            return await task
+        except Halted:
+            return None
+        except asyncio.CancelledError:
+            if not log.is_cut:
+                raise
+            return _cut_off(log)
         except Unauthorized as error:
             self._halt("unauthorized", error.message)
             # Refused at the door it had no effect, and may be tried again with better credentials.
-            state: OutcomeState = "unknown" if accepted else "not_sent"
-            return Outcome(state=state, code=error.code, message=error.message)
+            return _given_up(log, error)
+        except Unavailable as error:
+            waits = error.code == "DS-PACE-WAIT"
+            self._halt("wait" if waits else "unavailable", error.message)
+            return _given_up(log, error)
         except DsyncError as error:
-            if error.exit_code == 11:
+            if error.exit_code == StorageFault.exit_code:
                 raise
             return Outcome(state="unknown", code=error.code, message=error.message)
         except Exception as error:
             _log.exception("a call failed unexpectedly")
             # Its text is not ours, and may hold what must not be written.
             text = f"unexpected {type(error).__name__}; the log has the details"
-            return Outcome(state="unknown", code=_UNEXPECTED, message=text)
-        self._watch(lane, outcome)
-        return outcome
+            state: Literal["unknown", "not_sent"] = "unknown" if log.attempt else "not_sent"
+            return Outcome(state=state, code=UNEXPECTED, message=text)
+        finally:
+            del self.in_flight[task]
 
-    def _watch(self, lane: _Lane, outcome: Outcome) -> None:
-        """Stop when the API is no longer there."""
-        if outcome.state not in ("unknown", "not_sent"):
-            self.unclear[lane[0]] = 0
+    async def _wind_down(self) -> None:
+        """When the run is asked to stop: end waits and polls at once, calls after `drain_s`."""
+        waits = [asyncio.create_task(event.wait()) for event in (self.stop, self.deadline)]
+        try:
+            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+            until = time.monotonic() + self.rules.drain_s
+            while True:
+                late = time.monotonic() >= until
+                for task, log in list(self.in_flight.items()):
+                    if late or log.phase != "flying":
+                        log.is_cut = True
+                        task.cancel()
+                await asyncio.sleep(0.05)
+        finally:
+            for wait in waits:
+                wait.cancel()
+
+    # ---- when to stop ------------------------------------------------------------------------
+
+    def _watch(self, lane: Lane, change: Change, op: str, attempt: int, outcome: Outcome) -> None:
+        """Count what goes wrong; note what has to be found out."""
+        if _is_doubtful(change, outcome):
+            known = Operation(
+                state=outcome.state, attempt=attempt, at_s=time.time(), status=outcome.status,
+                id=outcome.id, code=outcome.code, message=outcome.message, job=outcome.job,
+            )  # fmt: skip
+            self.doubts[lane].append(_Doubt(change=change, op=op, known=known))
+        if outcome.state in ("unknown", "not_sent"):
+            self.unclear[lane[0]] += 1
+            if outcome.state == "not_sent" and self._has_gone(lane):
+                self._halt(
+                    "unavailable",
+                    f"{self.unclear[lane[0]]} calls in a row did not reach {lane[0]}: "
+                    f"{outcome.message}",
+                )
             return
-        self.unclear[lane[0]] += 1
-        if self.unclear[lane[0]] >= UNCLEAR_IN_A_ROW:
-            reason: StopReason = "unclear" if outcome.state == "unknown" else "unavailable"
+        self.unclear[lane[0]] = 0
+        self.failed += outcome.state == "rejected"
+        rules, done = self.rules, self.done + 1
+        if self.failed >= rules.failures and self.failed > rules.failure_share * done:
             self._halt(
-                reason,
-                f"{UNCLEAR_IN_A_ROW} calls in a row got no answer from {lane[0]}: "
-                f"{outcome.message}",
+                "failures", f"{self.failed} of {done} changes were refused: {outcome.message}"
             )
 
-    async def _settle(
-        self, lane: _Lane, change: Change, op: str, known: Operation
-    ) -> Operation | None:
-        outcome = await settle(
-            change, known, connector=self.connectors[lane[0]], scope=self._scope(lane)
-        )
-        if outcome.state == "unknown":
-            return known
-        await self.writer.durable(Record.outcome(op, known.attempt, outcome))
-        return self.journal.state(op)
+    def _has_gone(self, lane: Lane) -> bool:
+        return self.unclear[lane[0]] >= self.rules.unclear_in_a_row
+
+    def _must_settle(self, lane: Lane) -> bool:
+        """True when too much is unknown to go on."""
+        return self._is_too_much(lane, self.doubts[lane])
+
+    def _is_too_much(self, lane: Lane, doubts: Sequence[_Doubt]) -> bool:
+        unknown = sum(doubt.known.is_unknown for doubt in doubts)
+        return unknown > max(3, self.total // 100) or (unknown > 0 and self._has_gone(lane))
 
     def _halt(self, reason: StopReason, message: str) -> None:
         if not self.halted:
@@ -672,8 +527,203 @@ class _Run:
             _log.warning("run stops: %s", reason)
             self.writer.put(Record.stop(reason, message))
 
-    def _tell(self, lane: _Lane, change: Change, outcome: Outcome | None) -> None:
-        self.done += 1
+    # ---- settling ------------------------------------------------------------------------------
+
+    async def _take_up(self, lane: Lane, waves: dict[int, list[Stretch]]) -> None:
+        """Of an earlier process: follow its open jobs, and settle what is unknown."""
+        for wave in sorted(waves):
+            known: Known | None = None
+            for change in changes(self.plan, waves[wave]):
+                op = op_id(self.journal.run_id, change)
+                state = self.journal.state(op)
+                if state is None or not (state.is_unknown or state.is_open):
+                    continue
+                if state.is_open and state.job is not None:
+                    state = await self._follow(lane, change, op, state)
+                if known is None:
+                    learner = self._learner(lane)
+                    known = await learner.learn(relying(self.plan, waves[wave]))
+                with contextlib.suppress(msgspec.DecodeError, KeyError):
+                    if any(isinstance(known[ref], Missing) for ref in relied_on(change)):
+                        continue
+                    change = _filled(change, known)
+                if _is_doubtful(change, state):
+                    self.doubts[lane].append(_Doubt(change=change, op=op, known=state))
+            await self._settle(lane)
+
+    async def _follow(self, lane: Lane, change: Change, op: str, state: Operation) -> Operation:
+        point("poll.before")
+        assert state.job is not None  # noqa: S101 - the caller has looked
+        log = _CallLog(self, lane, op, state.attempt)
+        log.phase = "polling"
+        connector = self.connectors[lane[0]]
+        task = asyncio.ensure_future(connector.follow(state.job, self._scope(lane)))
+        self.in_flight[task] = log
+        try:
+            outcome = await task
+        except asyncio.CancelledError:
+            if not log.is_cut:
+                raise
+            return state
+        finally:
+            del self.in_flight[task]
+        if outcome.state != "accepted":
+            await self.writer.durable(Record.outcome(op, state.attempt, outcome))
+            self._tell(lane, change, outcome)
+        return self.journal.state(op) or state
+
+    async def _settle(self, lane: Lane) -> list[Change]:
+        """Find out what became of the lane's doubts; gives the changes that may be sent again.
+
+        What is there as wanted, or there twice, one look proves. That nothing has happened takes
+        two, when the API has surely ended with the call, and `settle_s` apart.
+        """
+        doubts, self.doubts[lane] = self.doubts[lane], []
+        if not doubts:
+            return []
+        if self.read_back is None:
+            if self._is_too_much(lane, doubts):
+                self._halt("unclear", "too many calls whose outcome is not known")
+            return []
+        again: list[Change] = []
+        for (profile, resource), group in _by_resource(doubts):
+            try:
+                again += await self._settle_resource(lane, profile, resource, group)
+            except Unauthorized:
+                raise
+            except Unavailable as fault:
+                if any(doubt.known.is_unknown for doubt in group):
+                    self._halt("unavailable", f"what became of calls cannot be found out now: "
+                               f"{fault.message}")  # fmt: skip
+        self.unclear[lane[0]] = 0
+        return again
+
+    async def _settle_resource(
+        self, lane: Lane, profile: str, resource: str, doubts: list[_Doubt]
+    ) -> list[Change]:
+        facts = self.systems[lane[0]].resources.get(resource)
+        settle_s = facts.settle_s if facts is not None else 0.0
+        look, again = 0, []
+        while doubts and look < 3:
+            if look == 1:
+                ripe = await self._pause(self._until_over(lane, doubts))
+            else:
+                ripe = look == 0 or await self._pause(settle_s)
+            if not ripe:
+                break
+            assert self.read_back is not None  # noqa: S101 - `_settle` has looked
+            found = await self.read_back.now(
+                profile, self._scope(lane), [doubt.change for doubt in doubts]
+            )
+            left = []
+            for doubt, now in zip(doubts, found, strict=True):
+                outcome = _verdict(doubt, now, is_last=look == 2)
+                if outcome is None:
+                    left.append(doubt)
+                    continue
+                await self._resolve(lane, doubt, outcome, now, looks=look + 1)
+                if outcome.state == "not_sent" and doubt.known.attempt < SENDS[doubt.change.action]:
+                    again.append(doubt.change)
+            doubts, look = left, look + 1
+        return again
+
+    def _until_over(self, lane: Lane, doubts: Iterable[_Doubt]) -> float:
+        """Seconds until the API has surely ended with the last of these calls."""
+        declared = self.systems[lane[0]].limits.in_flight_s
+        most = self.rules.in_flight_s if declared is None else declared
+        unknown = [doubt.known for doubt in doubts if doubt.known.is_unknown]
+        now = time.time()
+        # A call that seems to lie in the future shows a clock that was set back.
+        return max((min(most, max(0.0, known.at_s + most - now)) for known in unknown), default=0.0)
+
+    async def _resolve(
+        self, lane: Lane, doubt: _Doubt, outcome: Outcome, now: Now, *, looks: int
+    ) -> None:
+        if outcome.state == doubt.known.state and outcome.id == doubt.known.id:
+            return
+        evidence = msgspec.json.encode(
+            {"looks": looks, "found": now.state, "ids": now.ids[:5], "fields": now.fields}
+        ).decode()
+        record = Record.resolve(doubt.op, doubt.known.attempt, outcome, evidence)
+        await self.writer.durable(record)
+        if outcome.state == "duplicate":
+            self._halt("unclear", f"two records have the key of one change: {outcome.message}")
+        if outcome.state == "conflict":
+            self.conflicts += 1
+            if doubt.change.action == "delete" or self.conflicts > self.rules.conflicts:
+                self._halt("unclear", f"conflicts: {outcome.message}")
+        self._tell(lane, doubt.change, outcome, is_new=False)
+
+    async def _pause(self, seconds: float) -> bool:
+        """Wait; False when the run is to end."""
+        until = time.monotonic() + seconds
+        while not self.is_stopping and (left := until - time.monotonic()) > 0:  # noqa: ASYNC110
+            await asyncio.sleep(min(left, 0.1))
+        return not self.is_stopping
+
+    # ---- what the plan rests on ----------------------------------------------------------------
+
+    async def _freshen(self, lane: Lane, stretches: list[Stretch]) -> None:
+        """Compare the wave once more where the listing that it was planned from is old."""
+        if self.read_back is None:
+            return
+        groups: dict[tuple[str, str], list[Change]] = defaultdict(list)
+        for change in self._waiting_in_old(lane, stretches):
+            groups[change.profile, change.resource].append(change)
+        for (profile, resource), group in groups.items():
+            at = f"{resource}@{lane[1]}" if lane[1] else resource
+            digest = self.plan.inputs.get(f"listing {lane[0]} {at}", "")
+            began = time.monotonic()
+            try:
+                found = await self.read_back.now(profile, self._scope(lane), group, digest=digest)
+            except Unauthorized:
+                raise
+            except Unavailable as fault:
+                self._halt("unavailable", f"{resource} cannot be listed any more: {fault.message}")
+                return
+            self.seen_at[lane, resource] = began
+            for change, now in zip(group, found, strict=True):
+                if (outcome := _moved(change, now)) is not None:
+                    op = op_id(self.journal.run_id, change)
+                    self.writer.put(Record.outcome(op, 0, outcome))
+                    self.stale += outcome.state == "stale"
+        await self.writer.durable()
+        rules = self.rules
+        if self.stale > rules.stale or self.stale > max(3, rules.stale_share * self.total):
+            self._halt("stale", f"{self.stale} records are not as they were planned from")
+
+    def _waiting_in_old(self, lane: Lane, stretches: list[Stretch]) -> Iterator[Change]:
+        now = time.monotonic()
+        for change in self._waiting(stretches, changes):
+            listed = self.seen_at.get((lane, change.resource), self.listed_at)
+            if now - listed > self.rules.fresh_s:
+                yield change
+
+    def _waiting(
+        self,
+        stretches: list[Stretch],
+        read: Callable[[Plan, list[Stretch]], Iterator[Change]] = relying,
+    ) -> Iterator[Change]:
+        """Changes that are still to be made."""
+        for change in read(self.plan, stretches):
+            state = self.journal.state(op_id(self.journal.run_id, change))
+            if state is None or not (state.is_settled or state.is_unknown or state.is_open):
+                yield change
+
+    # ---- small things --------------------------------------------------------------------------
+
+    def _learner(self, lane: Lane) -> Learner:
+        return Learner(
+            lane=lane, scope=self._scope(lane), journal=self.journal,
+            connector=self.connectors[lane[0]], system=self.systems[lane[0]],
+            translate=self.translate, pause=self._pause,
+            found=lambda op, id_: self.journal.append(Record.found(op, id_)),
+        )  # fmt: skip
+
+    def _tell(
+        self, lane: Lane, change: Change, outcome: Outcome | None, *, is_new: bool = True
+    ) -> None:
+        self.done += is_new
         if self.on_event is None:
             return
         subject = f"{lane[0]} {lane[1]}".rstrip()
@@ -688,114 +738,124 @@ class _Run:
             _log.exception("progress has no listener any more")
             self.on_event = None
 
-    def _scope(self, lane: _Lane) -> Scope:
+    def _scope(self, lane: Lane) -> Scope:
         return self.scopes.get(lane[1]) or Scope(name=lane[1])
 
-    # --- ids that this run has made -------------------------------------------------------------
 
-    async def _learn(self, lane: _Lane, stretches: list[_Stretch]) -> _Known:
-        """A value, or the reason that there is none, for all that these stretches rely on."""
-        known: _Known = {}
-        sought: set[_Reference] = set()
-        system = ""
-        for change in self._relying(stretches):
-            system = change.system
-            # One that cannot be read is that change's own fault; `_ready` says so.
-            with contextlib.suppress(msgspec.DecodeError):
-                for ref in _relied_on(change):
-                    if ref not in known and ref not in sought:
-                        self._look(lane, system, ref, known, sought)
-        for resource in sorted({ref.resource for ref in sought}):
-            wanted = {ref for ref in sought if ref.resource == resource}
-            known |= await self._find(lane, system, resource, wanted)
-        return known
+# --- verdicts -----------------------------------------------------------------------------------
 
-    def _relying(self, stretches: list[_Stretch]) -> Iterator[Change]:
-        """Changes that are still to be made, and rely on others."""
-        for stretch in stretches:
-            for _, _, line in _lines(self.plan, stretch):
-                if _head.decode(line).needs or any(mark in line for mark in _MARKS):
-                    change = _whole.decode(line)
-                    state = self.journal.state(op_id(self.journal.run_id, change))
-                    if state is None or not (state.is_settled or state.is_unknown):
-                        yield change
 
-    def _look(
-        self, lane: _Lane, system: str, ref: _Reference, known: _Known, sought: set[_Reference]
-    ) -> None:
-        maker = self.journal.state(self._maker(lane, system, ref))
-        if maker is None:
-            known[ref] = _Missing(f"depends on {ref}, which this run did not create", failed=True)
-        elif maker.is_unknown:
-            known[ref] = _Missing(f"depends on {ref}, whose outcome is unknown", failed=True)
-        elif maker.state != "acked":
-            known[ref] = _Missing(f"depends on {ref}, which failed", failed=True)
-        elif not ref.take:
-            known[ref] = None
-        elif maker.id is not None and self._is_id(lane, ref):
-            known[ref] = maker.id
-        else:
-            sought.add(ref)
+def _is_doubtful(change: Change, outcome: Outcome | Operation) -> bool:
+    """Whether the record has to be read back before the outcome is believed.
 
-    def _maker(self, lane: _Lane, system: str, ref: _Reference) -> str:
-        return operation(self.journal.run_id, system, ref.resource, lane[1], ref.key, "create")
+    A job may fail and have done it, or succeed and have done nothing; a 409 may be about what an
+    earlier attempt has made.
+    """
+    if outcome.state in ("unknown", "sent", "intent"):
+        return True
+    if outcome.state == "rejected":
+        return outcome.job is not None or outcome.status == 409
+    return outcome.state == "acked" and outcome.job is not None and change.action == "create"
 
-    def _is_id(self, lane: _Lane, ref: _Reference) -> bool:
-        resource = self.systems[lane[0]].resources.get(ref.resource)
-        return ref.take == "id" or (resource is not None and ref.take == resource.id)
 
-    async def _find(
-        self, lane: _Lane, system: str, resource: str, wanted: set[_Reference]
-    ) -> _Known:
-        """List the resource until the records are there or `settle_s` is over."""
-        translate = self.translate.get((lane[0], resource))
-        if translate is None:
-            why = f"the answer did not tell its id, and {resource} cannot be listed"
-            return {ref: _Missing(f"depends on {ref}: {why}", failed=False) for ref in wanted}
-        facts = self.systems[lane[0]].resources.get(resource)
-        loop = asyncio.get_running_loop()
-        until = loop.time() + (facts.settle_s if facts is not None else 0)
-        pause, why = _FIRST_PAUSE_S, "it is not in the listing"
-        known: _Known = {}
-        while True:
-            try:
-                known |= await self._listed(lane, resource, translate, wanted - known.keys())
-            except Unauthorized as error:
-                self._halt("unauthorized", error.message)
-            except DsyncError as error:
-                why = error.message
-            if wanted <= known.keys() or loop.time() >= until or self.is_stopping:
-                break
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self.stop.wait(), min(pause, max(0, until - loop.time())))
-            pause = min(pause * 2, _LONGEST_PAUSE_S)
-        for ref in wanted:
-            if ref not in known:
-                known[ref] = _Missing(f"depends on {ref}, whose id is not known: {why}", False)
-            elif self._is_id(lane, ref) and not isinstance(known[ref], _Missing):
-                self.writer.put(Record.found(self._maker(lane, system, ref), known[ref]))
-        await self.writer.durable()
-        return known
+def _verdict(doubt: _Doubt, now: Now, *, is_last: bool) -> Outcome | None:
+    """What became of a change, by how its record is now; None when it is too early to say."""
+    known, action = doubt.known, doubt.change.action
+    answered = known.state in ("acked", "rejected")
+    same = Outcome(state=known.state, id=known.id) if answered else None  # type: ignore[arg-type]
+    done = "absent" if action == "delete" else "after"
+    if now.state == "many":
+        ids = ", ".join(str(id_) for id_ in now.ids[:5])
+        return Outcome(
+            state="duplicate", code="DS-APPLY-DUPLICATE",
+            message=f"{len(now.ids)} records have this key, ids {ids}",
+        )  # fmt: skip
+    if now.state == done:
+        if known.state == "acked":
+            return Outcome(state="acked", id=known.id if known.id is not None else now.id)
+        return Outcome(
+            state="acked", status=known.status, id=now.id, code="DS-APPLY-FOUND",
+            message="found done when it was read back",
+        )  # fmt: skip
+    if known.state == "rejected":
+        if now.state == "other" and known.job is not None:
+            return _conflict(now, "half of it may be done")
+        return same
+    nothing = "absent" if action == "create" else "before"
+    if known.state == "acked":
+        # A job's word against the listing; one that lags is given its time.
+        if now.state != nothing:
+            return same
+        return None if not is_last else Outcome(
+            state="rejected", code="DS-JOB-NO-EFFECT",
+            message="the job says that it is done, and the record is not there",
+        )  # fmt: skip
+    if not is_last:
+        return None
+    if now.state == nothing:
+        return Outcome(
+            state="not_sent", status=known.status, code="DS-APPLY-NO-EFFECT",
+            message=f"it had no effect: {known.message or 'the record is as before'}",
+        )  # fmt: skip
+    return _conflict(now, "the record is gone" if now.state == "absent" else "")
 
-    async def _listed(
-        self, lane: _Lane, resource: str, translate: Translate, wanted: set[_Reference]
-    ) -> _Known:
-        connector, scope = self.connectors[lane[0]], self._scope(lane)
-        facts = self.systems[lane[0]].resources.get(resource)
-        caseless = facts is not None and facts.caseless_key
-        by_key: dict[tuple[str, ...], list[_Reference]] = defaultdict(list)
-        for ref in wanted:
-            by_key[_folded(ref.key, caseless)].append(ref)
-        known: _Known = {}
-        await connector.refresh(resource, scope)
-        async for page in connector.fetch(resource, scope):
-            for line in page.ndjson.splitlines():
-                key, record_id, record = translate(line)
-                for ref in by_key.get(_folded(key, caseless), ()):
-                    value = record_id if self._is_id(lane, ref) else record.get(ref.take)
-                    if ref in known:
-                        why = f"depends on {ref}, of which there are two"
-                        known[ref] = _Missing(why, failed=False)
-                    elif value is not None:
-                        known[ref] = value
-        return known
+
+def _conflict(now: Now, why: str) -> Outcome:
+    differing = f"; differing: {', '.join(now.fields)}" if now.fields else ""
+    return Outcome(
+        state="conflict", id=now.id, code="DS-APPLY-CONFLICT",
+        message=(why or "the record is neither as before nor as wanted") + differing,
+    )  # fmt: skip
+
+
+def _moved(change: Change, now: Now) -> Outcome | None:
+    """What a change is that does not fit its record any more; None when it still does."""
+    if now.state == ("absent" if change.action == "create" else "before"):
+        return None
+    if change.action == "update" and now.state == "after":
+        return Outcome(state="acked", id=now.id, code="DS-APPLY-ALREADY", message="is so already")
+    if change.action == "delete" and now.state == "absent":
+        return Outcome(state="acked", code="DS-ABSENT", message="already absent")
+    why = {
+        "absent": "the record is gone",
+        "after": "a record with this key is there now",
+        "many": f"{len(now.ids)} records have this key now",
+    }.get(now.state, "the record is not as it was when this was planned")
+    if change.action == "create" and now.state == "other":
+        why = "a record with this key is there now"
+    elif now.fields:
+        why += f"; differing: {', '.join(now.fields)}"
+    return Outcome(state="stale", id=now.id, code="DS-APPLY-STALE", message=why)
+
+
+def _cut_off(log: _CallLog) -> Outcome | None:
+    """What is known of a call that was ended from outside."""
+    match log.phase:
+        case "waiting":
+            return None
+        case "polling":
+            return Outcome(state="accepted", message="the run has stopped")
+    return Outcome(
+        state="unknown", code="DS-APPLY-STOPPED", message="the run stopped before the answer came"
+    )
+
+
+def _given_up(log: _CallLog, error: DsyncError) -> Outcome | None:
+    if log.phase == "polling":
+        return Outcome(state="accepted", code=error.code, message=error.message)
+    if log.phase == "waiting":
+        return None
+    return Outcome(state="not_sent", code=error.code, message=error.message)
+
+
+def _filled(change: Change, known: Known) -> Change:
+    return dataclasses.replace(
+        change, payload=filled(change.payload, known), after=filled(change.after, known)
+    )
+
+
+def _by_resource(doubts: Iterable[_Doubt]) -> list[tuple[tuple[str, str], list[_Doubt]]]:
+    groups: dict[tuple[str, str], list[_Doubt]] = defaultdict(list)
+    for doubt in doubts:
+        groups[doubt.change.profile, doubt.change.resource].append(doubt)
+    return list(groups.items())

@@ -66,6 +66,9 @@ class ConnectionEntry(Model):
         None, description="a tenants file, or the scopes themselves"
     )
     headers: dict[str, str] = Field({}, repr=False)
+    environment: Literal["production", "test", "development"] | None = Field(
+        None, description="production: apply takes only a saved plan with its checksum"
+    )
 
 
 class ProfilesSection(Model):
@@ -163,6 +166,7 @@ class Connection:
     scopes: Path | tuple[Scope, ...] = ()
     credentials: Mapping[str, Reference] = dataclasses.field(default_factory=dict)
     headers: Mapping[str, Reference] = dataclasses.field(default_factory=dict)
+    environment: str | None = None
     place: Place = dataclasses.field(default_factory=Place)
     warnings: tuple[Invalid, ...] = ()
 
@@ -277,7 +281,7 @@ class Config:
             scopes_ = scopes or ()
         same = (
             "verify_tls", "ca_file", "timeout_s", "retries", "rate", "burst", "concurrency",
-            "job_timeout_s", "job_interval_s",
+            "job_timeout_s", "job_interval_s", "environment",
         )  # fmt: skip
         return Connection(
             name=name,

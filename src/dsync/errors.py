@@ -3,6 +3,7 @@
     DsyncError                     exit  meaning
     ├── Invalid                      1   configuration, profile, system file or input is wrong
     │   └── Faults                   1   several of them, told at once
+    ├── Unsettled                    5   what an earlier run did is not known
     ├── Stale                        7   the world moved since the plan was made
     ├── Refused                      8   a safety guard said no
     ├── Locked                       6   another run writes to this target
@@ -90,6 +91,12 @@ class Faults(Invalid):
 
     def __str__(self) -> str:
         return "\n".join(str(fault) for fault in self.faults)
+
+
+class Unsettled(DsyncError):
+    """An earlier run left calls whose outcome nobody knows; find out first."""
+
+    exit_code = 5
 
 
 class Stale(DsyncError):

@@ -28,7 +28,7 @@ import httpx2
 import msgspec
 import structlog
 
-from dsync.errors import ContractBreach, Invalid, Unavailable
+from dsync.errors import ContractBreach, Invalid, StorageFault, Unavailable
 from dsync.pace import http_date
 
 _log = structlog.get_logger()
@@ -174,12 +174,14 @@ class Client:
         form: Mapping[str, str] | None = None,
         headers: Mapping[str, str] | None = None,
         max_bytes: int = BODY_BYTES,
+        on_send: Callable[[], None] | None = None,
     ) -> Answer:
         """Send one call and read its whole answer. Nothing is sent twice.
 
         `path` is already percent-encoded: relative to the base URL, or, with a leading `/`, from
         the root of the origin (as `locate` gives it). `template` stands for it in messages.
-        `body` (None: none) is sent as JSON, `form` as a form.
+        `body` (None: none) is sent as JSON, bytes as they are, `form` as a form. `on_send` is
+        called when the first byte is about to leave; what it raises keeps the call from leaving.
 
         Raises: Invalid, NotSent, Untrusted, Unclear.
         """
@@ -187,7 +189,7 @@ class Client:
         if query:
             target += ("&" if "?" in target else "?") + urlencode(query)
         request = self._build(method, body, form, headers)
-        sent = _Sent()
+        sent = _Sent(on_send)
         # Given as `target`, it goes out as it is: the library's own URLs normalise.
         request.extensions = {
             "timeout": self._timeout,
@@ -205,6 +207,8 @@ class Client:
                     await response.aclose()
         except Unclear as fault:
             raise _named(fault, f"{method} {template}") from None
+        except StorageFault:
+            raise
         except Exception as error:  # the library's errors, and whatever else a socket may raise
             raise _failure(error, f"{method} {template} at {self._origin}", sent.yet) from error
         answer = Answer(
@@ -275,7 +279,7 @@ class Client:
             content = urlencode(form).encode()
             fields["content-type"] = "application/x-www-form-urlencoded"
         elif body is not None:
-            content = msgspec.json.encode(body)
+            content = body if isinstance(body, bytes) else msgspec.json.encode(body)
             fields["content-type"] = "application/json"
         if headers:
             _check_headers(headers)
@@ -421,13 +425,16 @@ def _origin_of(scheme: str, host: str | None, port: int | None) -> str:
 class _Sent:
     """Learns from the library's trace whether the first byte has left."""
 
-    __slots__ = ("yet",)
+    __slots__ = ("_tell", "yet")
 
-    def __init__(self) -> None:
+    def __init__(self, tell: Callable[[], None] | None) -> None:
+        self._tell = tell
         self.yet = False
 
     async def __call__(self, event: str, _info: object) -> None:
         if event == "http11.send_request_headers.started":
+            if self._tell is not None:
+                self._tell()
             self.yet = True
 
 

@@ -266,6 +266,7 @@ class Journal:
             self._seq, self._link = _last(db)
             self._head = os.open(folder / HEAD_FILE, os.O_RDWR | _NOFOLLOW)
             self._lives = _lives(db)
+            self._opened = self._seq
         self._boot = boot_id()
 
     @classmethod
@@ -593,14 +594,10 @@ class Journal:
                     now |= {"state": "skipped", "message": message or ""}
             if record_id is not None:
                 now["id"] = msgspec.json.decode(record_id)
-        if now["state"] == "intent" and self._is_past(seq) and self._same_boot(seq):
+        if now["state"] == "intent" and seq <= self._opened and self._same_boot(seq):
             # The mark is written before the first byte and survives a kill: it did not leave.
             now["state"] = "not_sent"
         return Operation(**now)
-
-    def _is_past(self, seq: int) -> bool:
-        """True when a process that is no more wrote this event."""
-        return not self._lives or seq < self._lives[-1][0]
 
     def _same_boot(self, seq: int) -> bool:
         """True when the machine has not been started anew since this event."""

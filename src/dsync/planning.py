@@ -67,6 +67,8 @@ class Job:
     system: LoadedSystem
     connection: str
     base_url: str = ""
+    principal: str = ""
+    """who we are to the API, as a digest"""
     scopes: tuple[Scope, ...]
     rows: Path | None = None
     """a file that takes the place of the profile's source"""
@@ -716,6 +718,7 @@ def _inputs(
         facts[f"profile {job.profile.name}"] = job.profile.digest
         facts[f"system {job.system.system.system}"] = job.system.digest
         facts[f"connection {job.connection}"] = job.base_url
+        facts[f"principal {job.connection}"] = job.principal
         for table in tables[number].values():
             facts[f"source {Path(table.file).name}"] = table.digest
     for (connection, resource, scope), listing in inputs.listings.items():

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
+import hashlib
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -385,21 +386,40 @@ def jobs(project: Project, ask: Ask, targets: Iterable[Target]) -> list[Job]:
 
     Raises: Faults, Invalid, UsageFault.
     """
-    from dsync import planning
-
     return [
-        planning.Job(
-            profile=target.profile,
-            system=target.system,
-            connection=target.connection.name,
-            base_url=target.connection.base_url,
-            scopes=scopes(project, ask, target),
+        dataclasses.replace(
+            job(project, ask, target, scopes=scopes(project, ask, target)),
             rows=_below(project.root, _rows(project, ask, target)),
-            base=project.root,
             actions=_actions(ask, target.profile),
         )
         for target in targets
     ]
+
+
+def job(project: Project, ask: Ask, target: Target, *, scopes: tuple[Scope, ...]) -> Job:
+    """The job of a target in these scopes, without a source of its own."""
+    from dsync import planning
+
+    return planning.Job(
+        profile=target.profile,
+        system=target.system,
+        connection=target.connection.name,
+        base_url=target.connection.base_url,
+        principal=principal(target),
+        scopes=scopes,
+        base=project.root,
+    )
+
+
+def principal(target: Target) -> str:
+    """Who we are to an API, as a digest: of the public part of its credentials, never a secret."""
+    kind = target.system.system.auth.kind
+    shown = [
+        str(target.connection.credential(name).reveal())
+        for name in ("client_id", "user", "username")
+        if name in target.connection.credentials
+    ]
+    return hashlib.sha256("\0".join([kind, *shown]).encode()).hexdigest()[:16]
 
 
 def _actions(ask: Ask, loaded: LoadedProfile) -> Actions:
@@ -498,7 +518,9 @@ def _check_resource(target: Target, name: str) -> None:
 
 
 @contextlib.asynccontextmanager
-async def connected(targets: Iterable[Target]) -> AsyncIterator[dict[str, Connector]]:
+async def connected(
+    project: Project, targets: Iterable[Target]
+) -> AsyncIterator[dict[str, Connector]]:
     """A connector for each connection of these targets, closed when the block ends.
 
     Raises: Invalid for a URL, credential or setting that is missing or not good.
@@ -587,6 +609,7 @@ def targets_of(project: Project, ask: Ask, plan: Plan) -> list[Target]:
             f"profile {name}": target.profile.digest,
             f"system {target.system.system.system}": target.system.digest,
             f"connection {connection.name}": connection.base_url,
+            f"principal {connection.name}": principal(target),
         }
         for fact, value in now.items():
             if plan.inputs.get(fact) != value:
@@ -598,25 +621,44 @@ def _stale(why: str) -> Stale:
     return Stale(f"the plan does not hold any more: {why}", code="DS-PLAN-STALE", hint="plan again")
 
 
-@contextlib.contextmanager
-def locked(
-    project: Project, targets: Iterable[Target], plan: Plan, *, run_id: str
-) -> Iterator[None]:
-    """Be the only run that writes to the targets of this plan.
+Lane = tuple[str, str]
+"""connection, scope"""
 
-    Raises: Locked at once; StorageFault.
-    """
-    from dsync import registry
 
-    project.make_state()
+@dataclass(frozen=True, slots=True, kw_only=True, order=True)
+class Spot:
+    """What is written to: its id, and its name for people."""
+
+    id: str
+    name: str
+
+
+def lanes_of(targets: Iterable[Target], plan: Plan) -> dict[Lane, Spot]:
+    """What a plan writes to, by connection and scope. Raises: Invalid when a URL is missing."""
     urls = {target.profile.name: target.connection.url for target in targets}
     values = {scope.name: scope.values for scope in plan.scopes}
-    names = {
-        registry.target_id(urls[tally.profile], values.get(tally.scope)): " ".join(
-            filter(None, (plan.connections[tally.profile], tally.scope))
+    return {
+        (plan.connections[tally.profile], tally.scope): _spot(
+            plan.connections[tally.profile], urls[tally.profile], tally.scope,
+            values.get(tally.scope),
         )
         for tally in plan.tallies
         if tally.create or tally.update or tally.delete
+    }  # fmt: skip
+
+
+def lanes_of_jobs(jobs: Iterable[Job]) -> dict[Lane, Spot]:
+    """What a plan of these jobs would write to; nothing for those whose URL is not known."""
+    return {
+        (job.connection, scope.name): _spot(job.connection, job.base_url, scope.name, scope.values)
+        for job in jobs
+        for scope in job.scopes
+        if job.base_url
     }
-    with registry.hold(project.state, names, run_id=run_id):
-        yield
+
+
+def _spot(connection: str, url: str, scope: str, values: Mapping[str, str] | None) -> Spot:
+    from dsync import registry
+
+    name = " ".join(filter(None, (connection, scope)))
+    return Spot(id=registry.target_id(url, values), name=name)

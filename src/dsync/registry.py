@@ -1,8 +1,12 @@
-"""Per target: the lock that lets one run write at a time.
+"""Per target: the lock that lets one run write at a time, and what its runs have left behind.
 
-The lock is the kernel's (`flock`): it goes with the process that holds it, a killed one included,
-so there is nothing to expire and nothing to break. What the lock file says about its holder is
-for messages only.
+    targets/<id>/lock          the kernel's lock (`flock`)
+    targets/<id>/registry.db   runs that have not come to a clear end; deletes and rows of the past
+
+The lock goes with the process that holds it, a killed one included, so there is nothing to expire
+and nothing to break. What the lock file says about its holder is for messages only. A run is in
+the registry before its first call and leaves it when nothing of it is unknown; so one that was
+killed is noticed by the next.
 """
 
 from __future__ import annotations
@@ -11,8 +15,11 @@ import contextlib
 import hashlib
 import os
 import socket
+import sqlite3
 import sys
+import time
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -20,6 +27,8 @@ from typing import Any
 import msgspec
 
 from dsync.errors import Locked, StorageFault
+from dsync.failpoints import point
+from dsync.storage import guarded
 
 _HOLDER_BYTES = 4096
 _WHO = (("run", "run_id"), ("process", "pid"), ("on", "host"), ("since", "since"))
@@ -51,6 +60,7 @@ def hold(state: Path, targets: Mapping[str, str], *, run_id: str) -> Iterator[No
             if not _try_lock(descriptor):
                 raise _locked(name, descriptor)
             _sign(descriptor, run_id=run_id, name=name)
+        point("lock.taken")
         yield
 
 
@@ -118,3 +128,108 @@ def _locked(target: str, descriptor: int) -> Locked:
         where=target,
         hint="wait until it has ended; a lock never outlives its process",
     )
+
+
+# --- what runs have left behind -----------------------------------------------------------------
+
+DAY_S = 86_400.0
+
+_TABLES = """
+CREATE TABLE IF NOT EXISTS open_runs (run_id TEXT PRIMARY KEY, since REAL NOT NULL) STRICT;
+CREATE TABLE IF NOT EXISTS deletes (at REAL NOT NULL, run_id TEXT NOT NULL, number INTEGER NOT NULL)
+    STRICT;
+CREATE TABLE IF NOT EXISTS rows (
+    profile TEXT NOT NULL, scope TEXT NOT NULL, number INTEGER NOT NULL,
+    PRIMARY KEY (profile, scope)
+) STRICT;
+"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Past:
+    """What runs on a target have left: those without a clear end, deletes, rows applied last."""
+
+    open_runs: tuple[str, ...] = ()
+    deletes: int = 0
+    """in the last 24 hours"""
+    rows: Mapping[tuple[str, str], int] | None = None
+    """(profile, scope) -> rows of the source in the last run that was applied"""
+
+
+def past(state: Path, target: str) -> Past:
+    """What is known of a target. Raises: StorageFault."""
+    path = _registry(state, target)
+    if not path.exists():
+        return Past(rows={})
+    with _database(path) as db:
+        runs = db.execute("SELECT run_id FROM open_runs ORDER BY since, run_id").fetchall()
+        ((deletes,),) = db.execute(
+            "SELECT coalesce(sum(number), 0) FROM deletes WHERE at > ?", (time.time() - DAY_S,)
+        ).fetchall()
+        rows = db.execute("SELECT profile, scope, number FROM rows").fetchall()
+    return Past(
+        open_runs=tuple(run for (run,) in runs),
+        deletes=deletes,
+        rows={(profile, scope): number for profile, scope, number in rows},
+    )
+
+
+def begin(state: Path, target: str, run_id: str) -> None:
+    """A run is about to write to a target; durable on return. Raises: StorageFault."""
+    point("registry.before")
+    with _database(_registry(state, target)) as db:
+        db.execute(
+            "INSERT INTO open_runs VALUES (?, ?) ON CONFLICT DO NOTHING", (run_id, time.time())
+        )
+    point("registry.after")
+
+
+def finish(
+    state: Path,
+    target: str,
+    run_id: str,
+    *,
+    clear: bool,
+    deletes: int = 0,
+    rows: Mapping[tuple[str, str], int] | None = None,
+) -> None:
+    """A process's work for a run on a target has ended; durable on return.
+
+    `clear`: nothing of it is unknown, so the run may be forgotten. `deletes` of this run in all,
+    `rows` of its sources, by profile and scope.
+
+    Raises: StorageFault.
+    """
+    with _database(_registry(state, target)) as db:
+        if clear:
+            db.execute("DELETE FROM open_runs WHERE run_id = ?", (run_id,))
+        db.execute("DELETE FROM deletes WHERE run_id = ? OR at < ?", (run_id, time.time() - DAY_S))
+        if deletes:
+            db.execute("INSERT INTO deletes VALUES (?, ?, ?)", (time.time(), run_id, deletes))
+        db.executemany(
+            "INSERT INTO rows VALUES (?, ?, ?) ON CONFLICT DO UPDATE SET number = excluded.number",
+            [(profile, scope, number) for (profile, scope), number in (rows or {}).items()],
+        )
+
+
+def _registry(state: Path, target: str) -> Path:
+    return state / "targets" / target / "registry.db"
+
+
+@contextlib.contextmanager
+def _database(path: Path) -> Iterator[sqlite3.Connection]:
+    """One transaction. Other processes may be reading or writing."""
+    with guarded(path):
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), 0o600))
+        db = sqlite3.connect(path, isolation_level=None, timeout=30)
+        try:
+            db.execute("PRAGMA journal_mode=TRUNCATE")
+            db.execute("PRAGMA synchronous=FULL")
+            db.execute("BEGIN IMMEDIATE")
+            for statement in _TABLES.split(";"):
+                db.execute(statement)
+            yield db
+            db.execute("COMMIT")
+        finally:
+            db.close()

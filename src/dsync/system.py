@@ -330,6 +330,12 @@ class Limits(Model):
 
     sequential: bool = Field(False, description="one call in flight per scope, jobs included")
     concurrency: int = Field(4, gt=0, description="calls in flight, all scopes together")
+    in_flight_s: float | None = Field(
+        None,
+        ge=0,
+        description="how long the API may go on with a call whose client has gone; "
+        "default 2 x the read time-out, at least 60",
+    )
     rate: Rate | None = None
     burst: int = Field(1, gt=0)
     quotas: list[Quota] = []
@@ -356,6 +362,13 @@ class Get(Model):
     record: JMESPath = "@"
 
 
+class Idempotency(Model):
+    """A header whose value makes the API answer a repeated call without doing it again."""
+
+    header: str = Field("Idempotency-Key", pattern=r"^[A-Za-z0-9-]+$")
+    life_s: float = Field(86_400, gt=0, description="how long the API remembers a key")
+
+
 class Write(Model):
     """How one record is created, updated or deleted.
 
@@ -373,6 +386,7 @@ class Write(Model):
     id: JMESPath | None = Field(None, description="the record's id in the answer")
     success: list[int] = [200, 201, 202, 204]
     retry: bool = Field(False, description="safe to send again after an unclear answer")
+    idempotency: Idempotency | None = None
 
 
 class Resource(Model):
@@ -401,6 +415,9 @@ class Resource(Model):
     )
     write_only: Texts = Field([], description="fields that are sent and never read back")
     settle_s: float = Field(10, ge=0, description="how long a new record may be missing in lists")
+    unique_by_server: bool = Field(
+        False, description="the API itself refuses a second record with the same key"
+    )
     description: str = ""
 
 

@@ -12,6 +12,7 @@ import click
 
 from dsync.cli import asking, options, plan
 from dsync.cli.report import show_run
+from dsync.cli.running import limits as limits_of
 from dsync.cli.running import running
 from dsync.cli.terminal import is_terminal, note
 
@@ -30,7 +31,10 @@ PAUSE_S = 10
 @options.actions
 @options.approvals
 @options.engine
+@options.stopping
 @options.display
+@click.option("--plan", "saved", type=options.FILE, metavar="FILE", help="Same as apply FILE.")
+@click.option("--checksum", metavar="SHA256", help="The saved plan's, as `plan --out` told it.")
 @click.option("--yes", "-y", is_flag=True, help="Do not ask.")
 @click.option("--dry-run", is_flag=True, help="The same as plan.")
 @click.option("--run-id", metavar="ID", help="Name of the run; one that exists is resumed.")
@@ -39,6 +43,8 @@ def command(
     yes: bool,
     dry_run: bool,
     run_id: str | None,
+    saved: Path | None,
+    checksum: str | None,
     form: str,
     max_rows: int,
     **words: Any,
@@ -49,6 +55,7 @@ def command(
     """
     from dsync import api
 
+    limits = limits_of(words)
     if dry_run:
         return plan.show(
             form=form, max_rows=max_rows, out=None, detailed_exitcode=False, existing=None, **words
@@ -59,13 +66,15 @@ def command(
     with running() as (on_event, stop):
         if run_id is not None and api.has_run(project, run_id):
             note(f"resuming run {run_id}")
-            run_id = api.resume(project, run_id, ask, on_event=on_event, stop=stop)
+            api.resume(project, run_id, ask, limits=limits, on_event=on_event, stop=stop)
         else:
             run_id = api.apply(
                 project,
                 ask,
-                saved=_saved(ask.names),
+                saved=saved or _saved(ask.names),
+                checksum=checksum,
                 run_id=run_id,
+                limits=limits,
                 confirm=_ready(ask=not yes, pause=ask.approvals.pause),
                 on_event=on_event,
                 stop=stop,

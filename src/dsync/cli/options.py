@@ -169,3 +169,17 @@ display = _group(
         help="Changes and findings shown; 0 for all.",
     ),
 )  # fmt: skip
+
+stopping = _group(
+    click.option(
+        "--until", metavar="HH:MM", help="No call begins after this time of day (local); resumable."
+    ),
+    click.option(
+        "--max-failures", type=click.IntRange(min=1), metavar="N",
+        help="Stop after so many refused changes (default: 50, if they are more than half).",
+    ),
+    click.option(
+        "--drain-timeout", type=click.FloatRange(min=0), metavar="S",
+        help="What calls in flight get when the run is asked to stop (default 30).",
+    ),
+)  # fmt: skip

@@ -40,10 +40,9 @@ def show(
 
     project, ask = asking.opened(words)
     with progress() as on_event, api.plan(project, ask, on_event=on_event) as plan:
-        if out is not None:
-            api.save(plan, out)
+        checksum = "" if out is None else api.save(plan, out)
         with results() as stream:
             reports.render_plan(plan, stream, format=form, limit=max_rows or None)
         if out is not None:
-            note(f"saved: {out}; apply it with: dsync apply {out}")
+            note(f"saved: {out}; apply it with: dsync apply {out} --checksum {checksum}")
         return 2 if detailed_exitcode and not plan.is_empty else 0

@@ -6,7 +6,7 @@ plans and journals: `planning` and `applying` do.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -25,6 +25,38 @@ class Page:
     total: int | None = None
 
 
+class Halted(Exception):
+    """The run ends: a call that was about to be made was not begun."""
+
+
+class CallLog(Protocol):
+    """What a connector tells of one change while it makes it, so that it is durable in time."""
+
+    async def intent(self, body_sha256: str) -> str:
+        """A call with this body is about to be made; durable on return.
+
+        Gives the idempotency key of these bytes: the same in every attempt and every process.
+
+        Raises: Halted when no call may begin any more; StorageFault.
+        """
+        ...
+
+    def sent(self) -> None:
+        """The first byte is about to leave. Raises: StorageFault."""
+        ...
+
+    async def again(self, outcome: Outcome, why: str) -> None:
+        """The attempt ended so, and another one follows; `why` that cannot make it twice."""
+        ...
+
+    def accepted(self, job: str) -> None:
+        """A job at this place does it; durable on return, before the first poll.
+
+        Raises: StorageFault.
+        """
+        ...
+
+
 class Connector(Protocol):
     """What planning and applying ask of an API."""
 
@@ -38,13 +70,20 @@ class Connector(Protocol):
         """
         ...
 
-    async def send(self, change: Change, scope: Scope, *, job: Callable[[str], None]) -> Outcome:
+    async def send(self, change: Change, scope: Scope, *, log: CallLog) -> Outcome:
         """Make one change (its references are already filled) and follow it to its verdict.
 
-        `job` is called with the place of an asynchronous job before the first poll, so that the
-        caller can make it durable. Never raises for what an API can do: the outcome says it.
-        Raises Unauthorized when no further call can succeed.
+        Every attempt is told to `log` before its first byte leaves, and a job before its first
+        poll. May be cancelled before an intent and while a job is polled. Never raises for what an
+        API can do: the outcome says it.
+
+        Raises: Unauthorized when no further call can succeed, Unavailable when the API asks for
+        more patience than a run has; Halted; StorageFault.
         """
+        ...
+
+    async def follow(self, job: str, scope: Scope) -> Outcome:
+        """Follow a job that was accepted earlier to its verdict; never sends a write."""
         ...
 
     async def refresh(self, resource: str, scope: Scope) -> None:

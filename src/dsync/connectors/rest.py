@@ -11,6 +11,7 @@ or where the system file says that it may be (`retry`).
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import re
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
@@ -20,10 +21,11 @@ from itertools import count
 from typing import Any, Literal, Self, TypeVar
 from urllib.parse import unquote
 
+import msgspec
 import structlog
 
 from dsync.auth import Auth
-from dsync.connectors import Page
+from dsync.connectors import CallLog, Page
 from dsync.errors import ContractBreach, DsyncError, Invalid, Unauthorized, Unavailable
 from dsync.http import (
     BODY_BYTES,
@@ -36,7 +38,7 @@ from dsync.http import (
     render_path,
 )
 from dsync.listing import Batch, Shape, Step, Walk, search
-from dsync.model import Change, Outcome, Scope
+from dsync.model import Change, Outcome, OutcomeState, Scope
 from dsync.pace import Kind, Pace
 from dsync.system import List, Request, Resource, System, Write
 
@@ -46,6 +48,7 @@ T = TypeVar("T")
 
 THROTTLED_TRIES = 10
 """A throttled call surely had no effect, so it may go again, but not for ever."""
+LOCKED_TRIES = 5
 
 BAD_BODY_TRIES = 2
 FORBIDDEN_IN_A_ROW = 3
@@ -78,13 +81,17 @@ class _Call:
     """False for a login, which carries no proof of who we are."""
     counted: bool = True
     """False for a poll, whose repetitions do not count as retries."""
+    log: CallLog | None = field(default=None, repr=False)
+    """who is told of each attempt, for a write"""
+    key_header: str | None = None
+    """the header of the idempotency key"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Verdict:
     """How a job ended. `answer` is the last one seen."""
 
-    state: Literal["success", "failure", "unknown"]
+    state: Literal["success", "failure", "unknown", "pending"]
     message: str = ""
     code: str = ""
     answer: Answer | None = None
@@ -240,28 +247,29 @@ class Rest:
 
     # ---- writing ---------------------------------------------------------------------------
 
-    async def send(self, change: Change, scope: Scope, *, job: Callable[[str], None]) -> Outcome:
+    async def send(self, change: Change, scope: Scope, *, log: CallLog) -> Outcome:
         """Make one change and follow it to its verdict; see `connectors.Connector`.
 
-        Raises: Unauthorized when no further call can succeed.
+        Raises: Unauthorized, Unavailable DS-PACE-WAIT; Halted and StorageFault of `log`.
         """
         resource = self._resource(change.resource)
         write = _write_of(resource, change.action)
         if write is None:
             return Outcome(
-                state="not_sent",
+                state="rejected",
                 code="DS-CANNOT",
                 message=f"{change.resource}: the system file declares no {change.action}",
             )
         try:
             call = self._write_call(write, resource, change, scope)
         except Invalid as fault:
-            return Outcome(state="not_sent", code=fault.code, message=fault.message)
+            return Outcome(state="rejected", code=fault.code, message=fault.message)
+        call = replace(call, log=log)
         async with self._pace.lane(scope.name):
-            answer = await self._tell(call, write, change)
+            answer = await self._tell(call, write, change, log)
             if isinstance(answer, Outcome):
                 return answer
-            return await self._read_verdict(answer, write, change, scope, job)
+            return await self._read_verdict(answer, write, change, scope, log)
 
     async def follow(self, job: str, scope: Scope) -> Outcome:
         """Follow a job, as `send` told its place, to its verdict; never sends a write."""
@@ -279,6 +287,7 @@ class Rest:
         for last in (False, True):
             proof, generation = await self._proof(call)
             async with self._pace.slot(call.kind):
+                own = await self._announced(call)
                 answer = await self._client.request(
                     call.method,
                     call.path,
@@ -286,17 +295,28 @@ class Rest:
                     query=call.query,
                     body=call.body,
                     form=call.form,
-                    headers={**call.headers, **proof},
+                    headers={**call.headers, **proof, **own},
                     max_bytes=call.max_bytes,
+                    on_send=call.log.sent if call.log else None,
                 )
             if answer.status != 401 or not call.proved or last:
                 break
             # 401 proves that nothing was done, so even a write may go again.
             if not await self._renewed(generation):
                 break
+            if call.log is not None:
+                refused = Outcome(state="not_sent", status=401, code="DS-AUTH-REFUSED")
+                await call.log.again(refused, "refused at the door (401)")
         if answer.status == 401 and call.proved:
             raise _unauthorized(answer)
         return answer
+
+    async def _announced(self, call: _Call) -> dict[str, str]:
+        """Tell the log of a write that it is about to leave; gives the headers that come of it."""
+        if call.log is None:
+            return {}
+        key = await call.log.intent(hashlib.sha256(call.body or b"").hexdigest())
+        return {call.key_header: key} if call.key_header else {}
 
     async def _proof(self, call: _Call) -> tuple[dict[str, str], int]:
         if not call.proved:
@@ -352,48 +372,53 @@ class Rest:
             raise self._read_fault(answer)
         raise AssertionError("unreachable")
 
-    async def _tell(self, call: _Call, write: Write, change: Change) -> Answer | Outcome:
+    async def _tell(
+        self, call: _Call, write: Write, change: Change, log: CallLog
+    ) -> Answer | Outcome:
         """A write: its answer when the status is one of success, else what became of it."""
         throttled = 0
+        again = _Again(write, self._clock)
         for attempt in count(1):
             try:
                 answer = await self._once(call)
             except NotSent as fault:
-                if self._may_retry(call, attempt, False):
-                    await self._back_off(call, attempt, fault.code)
-                    continue
-                return Outcome(state="not_sent", code=fault.code, message=fault.message)
+                outcome = Outcome(state="not_sent", code=fault.code, message=fault.message)
+                if not self._may_retry(call, attempt, False):
+                    return outcome
+                await log.again(outcome, "no byte of it left")
+                await self._back_off(call, attempt, fault.code)
+                continue
             except Unclear as fault:
-                if write.retry and self._may_retry(call, attempt, True):
-                    await self._back_off(call, attempt, fault.code)
-                    continue
-                return Outcome(state="unknown", code=fault.code, message=fault.message)
+                outcome = Outcome(state="unknown", code=fault.code, message=fault.message)
+                if not again.is_safe or not self._may_retry(call, attempt, True):
+                    return outcome
+                await log.again(outcome, again.why)
+                await self._back_off(call, attempt, fault.code)
+                continue
             except Unavailable as fault:  # no proof of who we are, or a bad certificate
                 return Outcome(state="not_sent", code=fault.code, message=fault.message)
             verdict = _judge(answer, write, change.action)
             self._forbidden = self._forbidden + 1 if answer.status == 403 else 0
             if self._forbidden >= FORBIDDEN_IN_A_ROW:
                 raise _forbidden(answer)
-            if verdict == "throttled" and self._retries and throttled < THROTTLED_TRIES:
-                throttled += 1
-                try:
-                    self._pace.throttled(answer.headers, answer.sent_at, throttled)
-                except Unavailable as fault:
-                    return Outcome(
-                        state="not_sent",
-                        status=answer.status,
-                        code=fault.code,
-                        message=fault.message,
-                    )
-                continue
-            may_help = write.retry and answer.status in _READ_AGAIN
-            if verdict == "unknown" and may_help and self._may_retry(call, attempt, False):
-                await self._back_off(call, attempt, f"status {answer.status}")
-                continue
             if verdict == "success":
                 self._pace.succeeded()
                 return answer
-            return self._no_success(verdict, answer)
+            outcome = self._no_success(verdict, answer)
+            tries = LOCKED_TRIES if answer.status == 423 else THROTTLED_TRIES
+            if verdict == "throttled" and self._retries and throttled < tries:
+                throttled += 1
+                await log.again(outcome, f"refused for now ({answer.status})")
+                self._pace.throttled(answer.headers, answer.sent_at, throttled)
+                continue
+            keyed = answer.status == 409 and write.idempotency is not None
+            may_help = again.is_safe and (answer.status in _READ_AGAIN or keyed)
+            doubtful = verdict == "unknown" or keyed
+            if doubtful and may_help and self._may_retry(call, attempt, False):
+                await log.again(replace(outcome, state="unknown"), again.why)
+                await self._back_off(call, attempt, f"status {answer.status}")
+                continue
+            return outcome
         raise AssertionError("unreachable")
 
     def _may_retry(self, call: _Call, attempt: int, timed_out: bool) -> bool:
@@ -509,13 +534,21 @@ class Rest:
         path, template = self._path(write.path, values)
         action = "create" if write is resource.create else change.action
         method = write.method or METHODS[action]
-        body: Any = None
+        body: bytes | None = None
         if method != "DELETE":
             payload = {k: v for k, v in (change.payload or {}).items() if k not in write.omit}
             payload |= {name: _filled(item, values) for name, item in write.include.items()}
             envelope = self._system.envelope.request
-            body = {envelope: payload} if envelope else payload
-        return _Call(method=method, path=path, template=template, kind="write", body=body)
+            # Encoded once: these bytes are what is sent, in every attempt.
+            body = msgspec.json.encode({envelope: payload} if envelope else payload)
+        return _Call(
+            method=method,
+            path=path,
+            template=template,
+            kind="write",
+            body=body,
+            key_header=write.idempotency.header if write.idempotency else None,
+        )
 
     def _no_success(self, verdict: str, answer: Answer) -> Outcome:
         text = self._refusal(answer)
@@ -529,8 +562,11 @@ class Rest:
                 return Outcome(
                     state="not_sent", status=status, code="DS-HTTP-THROTTLED", message=text
                 )
+            case "stale":
+                return Outcome(state="stale", status=status, code="DS-APPLY-STALE", message=text)
             case "rejected":
-                return Outcome(state="rejected", status=status, code="DS-REJECTED", message=text)
+                code = "DS-CONFLICT" if status == 409 else "DS-REJECTED"
+                return Outcome(state="rejected", status=status, code=code, message=text)
         return Outcome(
             state="unknown",
             status=status,
@@ -544,7 +580,7 @@ class Rest:
         write: Write,
         change: Change,
         scope: Scope,
-        job: Callable[[str], None],
+        log: CallLog,
     ) -> Outcome:
         """What a successful status really says: refusal inside, a job to follow, an id."""
         jobs = self._system.jobs
@@ -576,8 +612,15 @@ class Rest:
             )
         id_ = search(write.id, document) if write.id else None
         if path is not None:
-            job(path)
+            log.accepted(path)
             return self._outcome(await self._poll(path, scope), path, write.id, id_)
+        if jobs is not None and answer.status == 202:
+            return Outcome(
+                state="unknown",
+                status=answer.status,
+                code="DS-JOB-LOCATION",
+                message="the answer says that a job does it, and names none",
+            )
         if wants_id and id_ is None:
             return Outcome(
                 state="unknown",
@@ -656,8 +699,8 @@ class Rest:
             except (Unavailable, Unauthorized) as fault:
                 # Whoever started the job must not take this for a call without effect.
                 final = isinstance(fault, Unauthorized)
-                if final or fault.code in ("DS-PACE-WAIT", "DS-TLS"):
-                    return _Verdict(state="unknown", code=fault.code, message=fault.message)
+                if final or fault.code in ("DS-PACE-WAIT", "DS-PACE-BREAKER", "DS-TLS"):
+                    return _Verdict(state="pending", code=fault.code, message=fault.message)
                 trouble = fault.message
             now = self._clock()
             if missing and now - began >= poll.missing_grace_s:
@@ -665,7 +708,7 @@ class Rest:
                     state="unknown", code="DS-JOB-MISSING", message="the job is not to be found"
                 )
             if now + wait_s - began > poll.timeout_s:
-                return _Verdict(state="unknown", code="DS-JOB-TIMEOUT", message=trouble)
+                return _Verdict(state="pending", code="DS-JOB-TIMEOUT", message=trouble)
             await self._pace.wait(wait_s)
             wait_s = min(wait_s * poll.factor, max(poll.max_interval_s, poll.interval_s))
 
@@ -695,8 +738,9 @@ class Rest:
             return Outcome(
                 state="acked", status=status, id=id_ if found is None else found, job=job
             )
+        states: dict[str, OutcomeState] = {"failure": "rejected", "pending": "accepted"}
         return Outcome(
-            state="rejected" if verdict.state == "failure" else "unknown",
+            state=states.get(verdict.state, "unknown"),
             status=status,
             code=verdict.code,
             message=verdict.message,
@@ -758,7 +802,25 @@ _READ_AGAIN = frozenset({408, 421, 423, 425, 429, 500, 502, 503, 504, 507, 508, 
 )
 _BEYOND_THE_END = frozenset({400, 404, 416})
 
-_Judgement = Literal["success", "absent", "throttled", "rejected", "unknown"]
+_Judgement = Literal["success", "absent", "stale", "throttled", "rejected", "unknown"]
+
+
+class _Again:
+    """Whether a write may be sent again though nobody knows what became of it, and why."""
+
+    def __init__(self, write: Write, clock: Callable[[], float]) -> None:
+        self._write, self._clock, self._began = write, clock, clock()
+
+    @property
+    def is_safe(self) -> bool:
+        keyed = self._write.idempotency
+        # Near the end of its life the API may have forgotten the key already.
+        fresh = keyed is not None and self._clock() - self._began < 0.9 * keyed.life_s
+        return self._write.retry or fresh
+
+    @property
+    def why(self) -> str:
+        return "declared safe to send again" if self._write.retry else "the same idempotency key"
 
 
 def _is_throttling(answer: Answer) -> bool:
@@ -779,6 +841,8 @@ def _judge(answer: Answer, write: Write, action: str) -> _Judgement:
         return "throttled"
     if status == 404 and action == "delete":
         return "absent"
+    if status in (412, 428) or (status == 404 and action == "update"):
+        return "stale"
     if status == 408:  # proxies send it for what they have passed on
         return "unknown"
     if 400 <= status < 500 or status in (501, 505):

@@ -89,6 +89,12 @@ class RunResult:
     counts: Mapping[RowStatus, int]
     unknown: int = 0
     pending: int = 0
+    open_jobs: int = 0
+    """accepted by the API, without a verdict yet"""
+    conflicts: int = 0
+    """neither as before nor as wanted after an unclear answer, or there twice"""
+    stale: int = 0
+    """not as they were planned from, so nothing was sent"""
     calls: int = 0
     stopped: str = ""
     started: datetime | None = None
