@@ -397,7 +397,8 @@ def test_keys_stay_in_their_segment(world: World, key: str) -> None:
     world.rows()
     (world.folder / "items.csv").write_text("name,qty,note\nx,,\ny,,\nz,,\n")
     words = ("apply", "--yes", "--delete", "--no-update", "--max-deletes", "30",
-             "--i-approve-deleting", "21-of-24", "--target", "shop")  # fmt: skip
+             "--i-approve-deleting", "21-of-24", "--target", "shop",
+             "--source-shrank-to", "3")  # fmt: skip
     done = subprocess.run(
         [sys.executable, "-m", "dsync", *words], cwd=world.folder, capture_output=True, text=True,
         env={**os.environ, "PYTHONPATH": str(ROOT / "src"), "HOME": str(world.folder)},
@@ -408,3 +409,28 @@ def test_keys_stay_in_their_segment(world: World, key: str) -> None:
     for path in paths:
         assert re.fullmatch(r"/api/items/[^/?#]+", path), path
         assert path.rpartition("/")[2] not in (".", "..", "%2e%2e")
+
+
+def test_shrunken_source(world: World) -> None:
+    """With less than 70 % of the rows of the last applied run nothing is deleted, until stated."""
+    world.rows(*range(13))
+    words = ("--allow-delete", "--i-approve-deleting", "7-of-20", "--target", "shop")
+    assert "where the last applied run had 20" in world.apply(*words, code=8)
+    world.apply(*words, "--source-shrank-to", "14", code=8)
+    assert not world.sent("DELETE")
+    world.apply(*words, "--source-shrank-to", "13")
+    assert len(world.sent("DELETE")) == 7
+
+
+def test_small_runs_do_not_add_up(world: World) -> None:
+    """Deletes of the last 24 hours count: the fourth of twenty is refused, as it is at once."""
+    for number in range(1, 4):
+        world.rows(*range(number, 20))
+        world.apply("--allow-delete")
+    world.rows(*range(4, 20))
+    for words in ((), ("--max-deletes", "1"), ("--max-deletes", "4")):
+        told = world.apply("--allow-delete", *words, code=8)
+        assert "4 of 20 records deleted (3 of them in the last 24 hours)" in told
+    assert len(world.sent("DELETE")) == 3
+    world.apply("--allow-delete", "--i-approve-deleting", "4-of-20", "--target", "shop")
+    assert len(world.sent("DELETE")) == 4

@@ -318,7 +318,7 @@ def _source_is_whole(case: Case) -> Objection | None:
         f"the source has {own.rows} rows where the last applied run had {before}, and "
         f"{_records(own.deletes)} would be deleted",
         f"--source-shrank-to {own.rows}",
-        own.rows in case.approvals.source_rows,
+        own.rows in case.approvals.source_rows or (not own.rows and case.approvals.empty_source),
     )
 
 
