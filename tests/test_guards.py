@@ -255,6 +255,7 @@ def test_saved_plan_is_judged_again(world: World) -> None:
     told = world.run("plan", "--allow-delete", "--out", "plan.ndjson")
     assert "refused" not in told
     assert "DS-SAFE-G1" in world.apply("plan.ndjson", code=8)
+    assert "DS-SAFE-G1" in world.apply("plan.ndjson", "--no-delete", code=8)
     assert not world.sent("DELETE")
     world.apply("plan.ndjson", "--allow-delete")
     assert len(world.sent("DELETE")) == 1
