@@ -244,7 +244,7 @@ def test_a_cursor_ends_where_there_is_no_next(last: Any) -> None:
         (OFFSET, [([1, 1], None, None)], "DS-PAGE-DUP"),
         (PAGE, [([1, 2], None, None), ([3], None, None), ([4], None, None)], "DS-PAGE-SHORT"),
         (OFFSET, [([1, 2], None, 4), ([], None, 4)], "DS-PAGE-TOTAL"),
-        (OFFSET, [([1, 2], None, 1)], "DS-PAGE-TOTAL"),
+        (OFFSET, [([1, 2], None, 1), ([], None, 1)], "DS-PAGE-TOTAL"),
         (CURSOR, [([1], "a", 3), ([2], None, 3)], "DS-PAGE-TOTAL"),
         ({"kind": "none", "total": "total"}, [([1], None, 2)], "DS-PAGE-TOTAL"),
         ({**CURSOR, "max_pages": 2}, [([1], "a", None), ([2], "b", None)], "DS-PAGE-MANY"),

@@ -247,9 +247,9 @@ class Step:
 class Walk:
     """The way over all pages, and the proof that it was the whole way.
 
-    By offset and page number it goes on to the first empty page, unless the API tells its total or
-    has `next`: a server that silently gives smaller pages than asked for would else end the listing
-    too early.
+    By offset and page number it goes on to the first empty page, unless the API has `next`, or
+    tells its total and the page that reaches it is not full: a server that silently gives smaller
+    pages than asked for would else end the listing too early.
     """
 
     def __init__(self, paging: Paging, what: str) -> None:
@@ -331,10 +331,12 @@ class Walk:
             case "none":
                 return None
             case "offset" | "page":
+                size = self._paging.size or self._full
+                # A total that is too low may fall on the end of a page: a full one proves nothing.
                 done = self._total is not None and self._count >= self._total
+                done = done and batch.count < size
                 if self._paging.next is not None:
                     done = batch.next in (None, False, "")
-                size = self._paging.size or self._full
                 return None if done or not batch.count else self._numbered(batch.count < size)
             case "cursor":
                 cursor = batch.next

@@ -26,9 +26,6 @@ pytestmark = pytest.mark.integration
 SAMPLE = 300
 LONGEST_S = 15.0
 """No cell hangs: the longest has a dozen calls that each end at their deadline."""
-SECOND_SEND = (
-    "a keyed create whose first send was unclear is told as rejected when the second is refused"
-)
 PAIRS = 1500
 IN_ONE = 50
 
@@ -162,13 +159,9 @@ def test_two_faults_on_neighbouring_calls_make_nothing_twice(
 ) -> None:
     """Whatever two faults follow each other, the rules that hold for every cell hold for both."""
     broken = _broken(range(first, first + IN_ONE), emulator)
-    known = [one for one in broken if "create keyed: rejected, and it is there" in one]
-    if known and known == broken:
-        pytest.xfail(f"{SECOND_SEND}: {known}")
     assert broken == []
 
 
-@pytest.mark.xfail(reason=SECOND_SEND, strict=True)
 @pytest.mark.parametrize("refusal", ["F35 422", "F38 403", "S410"])
 def test_a_refused_second_send_does_not_settle_the_first(emulator: Emulator, refusal: str) -> None:
     """The first send is unclear and had its effect; a refusal of the second says nothing of it."""

@@ -34,6 +34,7 @@ from dsync.http import (
     Client,
     NotSent,
     Unclear,
+    Untrusted,
     excerpt,
     render_path,
 )
@@ -250,7 +251,7 @@ class Rest:
     async def send(self, change: Change, scope: Scope, *, log: CallLog) -> Outcome:
         """Make one change and follow it to its verdict; see `connectors.Connector`.
 
-        Raises: Unauthorized, Unavailable DS-PACE-WAIT; Halted and StorageFault of `log`.
+        Raises: Unauthorized, Unavailable DS-PACE-WAIT and DS-TLS; Halted and StorageFault of `log`.
         """
         resource = self._resource(change.resource)
         write = _write_of(resource, change.action)
@@ -377,6 +378,13 @@ class Rest:
     ) -> Answer | Outcome:
         """A write: its answer when the status is one of success, else what became of it."""
         throttled = 0
+        was_unclear = False
+
+        def ended(outcome: Outcome) -> Outcome:
+            # An earlier attempt may have done what a later one is refused for.
+            doubtful = was_unclear and outcome.state != "acked"
+            return replace(outcome, state="unknown") if doubtful else outcome
+
         again = _Again(write, self._clock)
         for attempt in count(1):
             try:
@@ -384,7 +392,7 @@ class Rest:
             except NotSent as fault:
                 outcome = Outcome(state="not_sent", code=fault.code, message=fault.message)
                 if not self._may_retry(call, attempt, False):
-                    return outcome
+                    return ended(outcome)
                 await log.again(outcome, "no byte of it left")
                 await self._back_off(call, attempt, fault.code)
                 continue
@@ -393,10 +401,13 @@ class Rest:
                 if not again.is_safe or not self._may_retry(call, attempt, True):
                     return outcome
                 await log.again(outcome, again.why)
+                was_unclear = True
                 await self._back_off(call, attempt, fault.code)
                 continue
-            except Unavailable as fault:  # no proof of who we are, or a bad certificate
-                return Outcome(state="not_sent", code=fault.code, message=fault.message)
+            except Untrusted:
+                raise
+            except Unavailable as fault:  # no proof of who we are
+                return ended(Outcome(state="not_sent", code=fault.code, message=fault.message))
             verdict = _judge(answer, write, change.action)
             self._forbidden = self._forbidden + 1 if answer.status == 403 else 0
             if self._forbidden >= FORBIDDEN_IN_A_ROW:
@@ -416,9 +427,10 @@ class Rest:
             doubtful = verdict == "unknown" or keyed
             if doubtful and may_help and self._may_retry(call, attempt, False):
                 await log.again(replace(outcome, state="unknown"), again.why)
+                was_unclear = True
                 await self._back_off(call, attempt, f"status {answer.status}")
                 continue
-            return outcome
+            return ended(outcome)
         raise AssertionError("unreachable")
 
     def _may_retry(self, call: _Call, attempt: int, timed_out: bool) -> bool:
@@ -594,7 +606,8 @@ class Rest:
             path = self._job_in(answer, scope, document)
         except ContractBreach as breach:
             # A text such as "OK" is no harm where nothing is to be read from it.
-            if needed or answer.is_html or breach.code == "DS-JOB-LOCATION":
+            says_json = "json" in answer.headers.get("content-type", "")
+            if needed or says_json or answer.is_html or breach.code == "DS-JOB-LOCATION":
                 return Outcome(
                     state="unknown",
                     status=answer.status,
