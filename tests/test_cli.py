@@ -534,7 +534,7 @@ def test_unexpected_error(
 
 def test_no_secret_anywhere(dsync: Dsync, project: Path, shop: Emulator) -> None:
     """No secret is ever written: not in output, logs, plan, journal or report."""
-    shop.faults([{"match": {"method": "POST", "nth": 1}, "fault": "status", "status": 500}])
+    shop.faults([{"match": {"method": "POST", "nth": 1}, "fault": "status", "status": 422}])
     outputs = [
         dsync("plan", "--out", "my.plan"),
         dsync("apply", "--yes", "--log-level", "debug"),

@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 from dsync.errors import Invalid, Unavailable
-from dsync.pace import Budget, Kind, Pace, Width, parse_rate, retry_after_s
+from dsync.pace import Breaker, Budget, Pace, Width, retry_after_s
+from dsync.quota import Kind, parse_rate
 from dsync.system import Limits
 
 pytestmark = pytest.mark.unit
@@ -193,7 +194,7 @@ def test_a_wait_for_the_rate_can_be_cancelled() -> None:
     """Nobody has to sit out a long wait: cancelling ends it and frees its room."""
 
     async def main() -> None:
-        limiter = Pace(Limits.model_validate({"rate": "1/d", "concurrency": 1}))
+        limiter = Pace(Limits.model_validate({"rate": "2/h", "concurrency": 1}))
         async with limiter.slot("read"):
             pass
 
@@ -291,7 +292,7 @@ def test_a_longer_pause_that_comes_while_waiting_is_kept() -> None:
 
 
 def test_throttling_narrows_and_success_widens_again() -> None:
-    """Fewer calls fly together after a 429, halved once a pause; clean answers bring them back."""
+    """Fewer calls fly together after a 429, halved once a pause; quiet windows bring them back."""
 
     async def main() -> None:
         clock = Clock()
@@ -302,8 +303,11 @@ def test_throttling_narrows_and_success_widens_again() -> None:
         clock.now += 5
         limiter.throttled({"retry-after": "1"}, clock.wall(), 1)
         assert limiter._width.now == 2
-        for _ in range(200):
-            limiter.succeeded()
+        clock.now += 75
+        limiter.succeeded()
+        assert limiter._width.now == 7
+        clock.now += 10
+        limiter.succeeded()
         assert limiter._width.now == 8
 
     asyncio.run(main())
@@ -366,3 +370,185 @@ def test_a_wait_goes_by_the_given_clock() -> None:
 
     asyncio.run(main())
     assert clock.now == 7
+
+
+# ---- what the API says of its limits -----------------------------------------------------------
+
+
+EPOCH = str(int(NOON.timestamp()) + 10)
+
+
+def after_headers(headers: dict[str, str], calls: int, **limits: Any) -> list[float]:
+    """When calls went that wanted to go at once, after an answer with these headers."""
+    clock = Clock()
+    moments: list[float] = []
+
+    async def main() -> None:
+        limiter = pace(clock, {"concurrency": 100, **limits})
+        limiter.heard(headers, clock.wall())
+
+        async def call() -> None:
+            async with limiter.slot("read"):
+                moments.append(round(clock.now, 3))
+
+        await clock.run(*(call() for _ in range(calls)))
+
+    asyncio.run(main())
+    return moments
+
+
+@pytest.mark.parametrize(
+    ("headers", "limits", "at_once", "then"),
+    [
+        ({"ratelimit": '"default";r=3;t=20'}, {}, 3, 20),
+        ({"ratelimit": '"burst";r=5;t=2, "daily";r=2;t=50'}, {}, 2, 50),
+        ({"ratelimit": '"a;b,c";r=0;t=7'}, {}, 0, 7),
+        ({"ratelimit-remaining": "4", "ratelimit-reset": "9"}, {}, 4, 9),
+        ({"x-ratelimit-remaining": "1", "x-ratelimit-reset": "5"}, {"reset": "seconds"}, 1, 5),
+        ({"x-ratelimit-remaining": "1", "x-ratelimit-reset": EPOCH}, {"reset": "epoch"}, 1, 10),
+        ({"ratelimit-policy": '"default";q=2;w=30'}, {}, 2, 30),
+        ({"ratelimit-policy": '"fast";q=6;w=1, "slow";q=4;w=60'}, {}, 4, 60),
+    ],
+)  # fmt: skip
+def test_an_api_that_tells_its_limits_is_heeded(
+    headers: dict[str, str], limits: dict[str, Any], at_once: int, then: float
+) -> None:
+    """So many calls go as the API said it takes, and the next one when it said it takes more."""
+    moments = after_headers(headers, at_once + 1, **limits)
+    assert moments == [0.0] * at_once + [then]
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"ratelimit": ""},
+        {"ratelimit": "nonsense"},
+        {"ratelimit": '"x";r=-1;t=5'},
+        {"ratelimit": '"x";r=NaN;t=5'},
+        {"ratelimit": '"x";r=0;t=99999999999'},
+        {"ratelimit": '"x";r=0;t=100000'},
+        {"ratelimit": '"x";r=0'},
+        {"ratelimit-remaining": "0"},
+        {"ratelimit-remaining": "none", "ratelimit-reset": "9"},
+        {"x-ratelimit-remaining": "0", "x-ratelimit-reset": "9"},
+        {"ratelimit-policy": '"x";q=0;w=9, "y";q=1, ;;;,'},
+        {"ratelimit-policy": '"x";q=1;w=9999999'},
+    ],
+)
+def test_limits_that_cannot_be_read_are_not_heeded(headers: dict[str, str]) -> None:
+    """What is malformed, absurd, or not said to be understood changes nothing."""
+    assert after_headers(headers, 3) == [0.0] * 3
+
+
+def test_what_an_api_tells_never_makes_us_faster() -> None:
+    """A generous policy does not lift the limit that the system file tells."""
+    told = {"ratelimit-policy": '"x";q=1000;w=1', "ratelimit": '"x";r=1000;t=1'}
+    limits = {"quotas": [{"read": "2/min"}]}
+    assert after_headers(told, 3, **limits) == [0.0, 0.0, 60.0]
+
+
+# ---- an API that throttles or fails ------------------------------------------------------------
+
+
+def test_an_api_that_halves_its_quota_is_kept_to_it() -> None:
+    """Against a server whose quota is half of what is declared, few calls are throttled."""
+    clock = Clock()
+    seen: list[float] = []
+    throttled: list[float] = []
+
+    async def main() -> None:
+        limiter = pace(clock, {"quotas": [{"write": "20/min"}], "concurrency": 2})
+
+        async def call() -> None:
+            while True:
+                async with limiter.slot("write"):
+                    await clock.sleep(0.01)
+                    recent = [at for at in seen if at > clock.now - 60]
+                    if len(recent) < 10:
+                        seen.append(clock.now)
+                        return
+                    throttled.append(clock.now)
+                    again = str(int(60 - (clock.now - recent[0])) + 1)
+                    limiter.throttled({"retry-after": again}, clock.wall(), 1)
+
+        await clock.run(*(call() for _ in range(100)))
+
+    asyncio.run(main())
+    assert len(seen) == 100
+    for window in range(60, int(clock.now), 60):
+        assert sum(window <= at < window + 60 for at in throttled) <= 3
+    assert clock.now < 16 * 60
+
+
+def fails(count: int, *, gap_s: float = 1.0) -> tuple[list[float], str | None]:
+    """The moments of calls that all fail but from the `count`-th on, and the code that ends it."""
+    clock = Clock()
+    moments: list[float] = []
+
+    async def main() -> None:
+        limiter = pace(clock, {"concurrency": 4})
+
+        async def calls() -> None:
+            for number in range(count + 3):
+                async with limiter.slot("read"):
+                    moments.append(clock.now)
+                    await clock.sleep(gap_s)
+                    if number < count:
+                        limiter.failed()
+                    else:
+                        limiter.worked()
+
+        await clock.run(calls())
+
+    try:
+        asyncio.run(main())
+    except Unavailable as fault:
+        return moments, fault.code
+    return moments, None
+
+
+def test_an_api_that_fails_gets_time_to_recover() -> None:
+    """After five failures in a row nobody calls for 30 s, then one at a time, twice as long."""
+    moments, code = fails(7)
+    assert [b - a for a, b in pairwise(moments)] == [1, 1, 1, 1, 31, 61, 121, 1, 1]
+    assert code is None
+
+
+def test_an_api_that_goes_on_failing_is_given_up() -> None:
+    """After five times the run ends with what to do; nothing more is sent."""
+    moments, code = fails(100)
+    assert code == "DS-PACE-BREAKER"
+    assert len(moments) == 9
+
+
+def test_half_of_a_minute_is_too_much() -> None:
+    """Where every second call fails for 20 calls of a minute, nobody calls for a while."""
+    breaker = Breaker()
+    for now in range(19):
+        breaker.failed(now) if now % 2 else breaker.worked(now)
+    assert breaker.wait_s(19) == 0
+    breaker.failed(19)
+    assert breaker.wait_s(19) == 30
+
+
+def test_only_one_tries() -> None:
+    """When the time is over one call goes; the others wait for what comes of it."""
+    clock = Clock()
+    moments: list[float] = []
+
+    async def main() -> None:
+        limiter = pace(clock, {"concurrency": 8})
+        for _ in range(5):
+            limiter.failed()
+
+        async def call(kind: Kind) -> None:
+            async with limiter.slot(kind):
+                moments.append(round(clock.now, 1))
+                await clock.sleep(3)
+                limiter.worked()
+
+        await clock.run(*(call(kind) for kind in ("read", "write", "read", "write")))
+
+    asyncio.run(main())
+    assert moments[0] == 30
+    assert min(moments[1:]) >= 33

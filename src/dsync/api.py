@@ -15,8 +15,8 @@ import dataclasses
 import shutil
 import tempfile
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -221,7 +221,11 @@ def show(project: Project, name: str) -> Plan:
     from dsync import journal, planfile
 
     folder = project.runs / name
-    return planfile.load_plan(folder / journal.PLAN_FILE if folder.is_dir() else Path(name))
+    found = planfile.load_plan(folder / journal.PLAN_FILE if folder.is_dir() else Path(name))
+    # A plan can be read without the project that it was made in.
+    with contextlib.suppress(DsyncError):
+        found = _foreseen(found, projects.targets_of(project, projects.Ask(), found))
+    return found
 
 
 async def _plan(project: Project, ask: Ask, workdir: Path, on_event: Listen) -> Plan:
@@ -238,7 +242,7 @@ async def _plan(project: Project, ask: Ask, workdir: Path, on_event: Listen) -> 
         keys = [(job.profile.name, scope.name) for job in jobs for scope in job.scopes]
         history = runs_.histories(past, keys)
     async with projects.connected(project, () if ask.existing else found) as connectors:
-        return await planning.plan(
+        plan_ = await planning.plan(
             jobs,
             connectors=connectors,
             workdir=workdir,
@@ -248,6 +252,21 @@ async def _plan(project: Project, ask: Ask, workdir: Path, on_event: Listen) -> 
             history=history,
             on_event=on_event,
         )
+    return _foreseen(plan_, found)
+
+
+def _foreseen(plan_: Plan, targets: Iterable[projects.Target]) -> Plan:
+    from dsync import outlook
+
+    apis = {
+        target.profile.name: outlook.Api(
+            name=target.connection.name,
+            system=target.system.system,
+            rate=target.connection.rate,
+        )
+        for target in targets
+    }
+    return replace(plan_, outlooks=outlook.outlooks(plan_, apis, datetime.now(UTC)))
 
 
 # --- runs ---------------------------------------------------------------------------------------
@@ -288,7 +307,7 @@ def apply(
             runs_.check_saved(plan_, sha256=sha256, checksum=checksum)
         if not plan_.is_empty:
             runs_.check_production(targets, checksum=checksum)
-        plan_ = safety.approve(plan_, approvals=ask.allowed)
+        plan_ = _foreseen(safety.approve(plan_, approvals=ask.allowed), targets)
         if confirm is not None and not plan_.is_empty and not confirm(plan_):
             return None
         age_s = float("inf")

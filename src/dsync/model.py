@@ -219,6 +219,23 @@ class Verdict:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Outlook:
+    """What an apply would ask of one API: calls, and when they end by its declared limits.
+
+    `ends` is None where no limit is declared. `at_least_once`: resources whose API does not itself
+    keep a create that arrives twice from having two effects.
+    """
+
+    connection: str
+    reads: int
+    writes: int
+    begins: datetime
+    ends: datetime | None
+    time_zone: str = ""
+    at_least_once: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
     """A plan: header here, changes and findings in `body` (JSON lines).
 
@@ -240,6 +257,8 @@ class Plan:
     """what they said when the plan was made; in a run's plan: when it was applied"""
     created: datetime | None = None
     """when the first of its inputs was read; not part of the digest"""
+    outlooks: tuple[Outlook, ...] = ()
+    """what it will ask of each API if it is applied now; not part of the digest, and not saved"""
 
     @property
     def is_empty(self) -> bool:

@@ -530,13 +530,24 @@ async def connected(
         for target in targets:
             name = target.connection.name
             if name not in found:
-                found[name] = connect(target.system, target.connection)
+                found[name] = connect(
+                    target.system, target.connection, shared=_limits_file(project, target)
+                )
                 stack.push_async_callback(found[name].close)
         yield found
 
 
-def connect(system: LoadedSystem, connection: Connection) -> Rest:
-    """A connector. Raises: Invalid for a URL, credential or setting that is not good."""
+def _limits_file(project: Project, target: Target) -> Path:
+    """Where all who call this API as this user share its limits."""
+    who = f"{target.connection.url}\0{principal(target)}"
+    return project.state / "quota" / f"{hashlib.sha256(who.encode()).hexdigest()[:16]}.db"
+
+
+def connect(system: LoadedSystem, connection: Connection, *, shared: Path | None = None) -> Rest:
+    """A connector; `shared` is a file by which processes share the API's limits.
+
+    Raises: Invalid for a URL, credential or setting that is not good.
+    """
     from dsync.connectors.rest import Rest
 
     return Rest(
@@ -552,6 +563,7 @@ def connect(system: LoadedSystem, connection: Connection) -> Rest:
         concurrency=connection.concurrency,
         headers=connection.header_values(),
         redact=lambda text: str(secrets.redact(text)),
+        shared=shared,
     )
 
 

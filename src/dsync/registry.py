@@ -16,7 +16,6 @@ import hashlib
 import os
 import socket
 import sqlite3
-import sys
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -28,7 +27,7 @@ import msgspec
 
 from dsync.errors import Locked, StorageFault
 from dsync.failpoints import point
-from dsync.storage import guarded
+from dsync.storage import guarded, try_lock
 
 _HOLDER_BYTES = 4096
 _WHO = (("run", "run_id"), ("process", "pid"), ("on", "host"), ("since", "since"))
@@ -57,7 +56,7 @@ def hold(state: Path, targets: Mapping[str, str], *, run_id: str) -> Iterator[No
             path = state / "targets" / target / "lock"
             descriptor = _open(path)
             stack.callback(os.close, descriptor)
-            if not _try_lock(descriptor):
+            if not try_lock(descriptor):
                 raise _locked(name, descriptor)
             _sign(descriptor, run_id=run_id, name=name)
         point("lock.taken")
@@ -75,29 +74,6 @@ def _open(path: Path) -> int:
             where=str(path),
             hint="check the rights of the folder and the space on the disk",
         ) from error
-
-
-if sys.platform == "win32":
-    import msvcrt
-
-    def _try_lock(descriptor: int) -> bool:
-        # Far behind the text: there, a locked byte could not be read by who wants to name us.
-        os.lseek(descriptor, 1 << 30, os.SEEK_SET)
-        try:
-            msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
-        except OSError:
-            return False
-        return True
-
-else:
-    import fcntl
-
-    def _try_lock(descriptor: int) -> bool:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return False
-        return True
 
 
 def _sign(descriptor: int, *, run_id: str, name: str) -> None:

@@ -340,6 +340,9 @@ class Limits(Model):
     burst: int = Field(1, gt=0)
     quotas: list[Quota] = []
     time_zone: Annotated[str, AfterValidator(_time_zone)] = "UTC"
+    reset: Literal["seconds", "epoch"] | None = Field(
+        None, description="what the API's X-RateLimit-Reset holds; without it those are not read"
+    )
 
 
 class List(Model):

@@ -13,11 +13,11 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import re
-import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from itertools import count
+from pathlib import Path
 from typing import Any, Literal, Self, TypeVar
 from urllib.parse import unquote
 
@@ -40,7 +40,8 @@ from dsync.http import (
 )
 from dsync.listing import Batch, Shape, Step, Walk, search
 from dsync.model import Change, Outcome, OutcomeState, Scope
-from dsync.pace import Kind, Pace
+from dsync.pace import Pace
+from dsync.quota import Kind, boot_clock
 from dsync.system import List, Request, Resource, System, Write
 
 _log = structlog.get_logger()
@@ -109,7 +110,8 @@ class Rest:
     `credentials`: name to text, or to a value with `reveal()`. `timeout_s` is the time between two
     pieces of an answer; a whole call gets twice that. `retries` is for reads, and for writes that
     did not leave. `rate`, `burst` and `concurrency` override the system file's limits. `redact`
-    is applied to every text of the API before it goes into a message.
+    is applied to every text of the API before it goes into a message. `shared` is a file by which
+    processes share the API's limits.
 
     Raises: Invalid when base URL, credentials, headers or limits are not good.
     """
@@ -129,7 +131,8 @@ class Rest:
         concurrency: int | None = None,
         headers: Mapping[str, str] | None = None,
         redact: Callable[[str], str] | None = None,
-        clock: Callable[[], float] = time.monotonic,
+        shared: Path | None = None,
+        clock: Callable[[], float] = boot_clock,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
         self._system, self._retries, self._redact, self._clock = system, retries, redact, clock
@@ -138,6 +141,8 @@ class Rest:
             rate=rate,
             burst=burst,
             concurrency=concurrency,
+            shared=shared,
+            call_s=2 * timeout_s,
             clock=clock,
             sleep=sleep,
         )
@@ -163,6 +168,7 @@ class Rest:
 
     async def close(self) -> None:
         """Give up all connections."""
+        self._pace.close()
         await self._client.close()
 
     # ---- reading ---------------------------------------------------------------------------
@@ -289,17 +295,7 @@ class Rest:
             proof, generation = await self._proof(call)
             async with self._pace.slot(call.kind):
                 own = await self._announced(call)
-                answer = await self._client.request(
-                    call.method,
-                    call.path,
-                    template=call.template,
-                    query=call.query,
-                    body=call.body,
-                    form=call.form,
-                    headers={**call.headers, **proof, **own},
-                    max_bytes=call.max_bytes,
-                    on_send=call.log.sent if call.log else None,
-                )
+                answer = await self._exchange(call, {**call.headers, **proof, **own})
             if answer.status != 401 or not call.proved or last:
                 break
             # 401 proves that nothing was done, so even a write may go again.
@@ -310,6 +306,30 @@ class Rest:
                 await call.log.again(refused, "refused at the door (401)")
         if answer.status == 401 and call.proved:
             raise _unauthorized(answer)
+        return answer
+
+    async def _exchange(self, call: _Call, headers: Mapping[str, str]) -> Answer:
+        """The bytes of one call, and what they tell of the API's health and limits."""
+        try:
+            answer = await self._client.request(
+                call.method,
+                call.path,
+                template=call.template,
+                query=call.query,
+                body=call.body,
+                form=call.form,
+                headers=headers,
+                max_bytes=call.max_bytes,
+                on_send=call.log.sent if call.log else None,
+            )
+        except (NotSent, Unclear):
+            self._pace.failed()
+            raise
+        self._pace.heard(answer.headers, answer.sent_at)
+        if answer.status >= 500 and answer.status not in _NOT_ILL and not _is_throttling(answer):
+            self._pace.failed()
+        else:
+            self._pace.worked()
         return answer
 
     async def _announced(self, call: _Call) -> dict[str, str]:
@@ -325,12 +345,16 @@ class Rest:
         try:
             return await self._auth.headers()
         except Unavailable as fault:
+            if _ends_the_run(fault):
+                raise
             raise _NoProof(fault.message, code=fault.code, hint=fault.hint) from None
 
     async def _renewed(self, generation: int) -> bool:
         try:
             return await self._auth.renew(generation)
         except Unavailable as fault:
+            if _ends_the_run(fault):
+                raise
             raise _NoProof(fault.message, code=fault.code, hint=fault.hint) from None
 
     async def _ask(
@@ -404,9 +428,7 @@ class Rest:
                 was_unclear = True
                 await self._back_off(call, attempt, fault.code)
                 continue
-            except Untrusted:
-                raise
-            except Unavailable as fault:  # no proof of who we are
+            except _NoProof as fault:
                 return ended(Outcome(state="not_sent", code=fault.code, message=fault.message))
             verdict = _judge(answer, write, change.action)
             self._forbidden = self._forbidden + 1 if answer.status == 403 else 0
@@ -712,7 +734,7 @@ class Rest:
             except (Unavailable, Unauthorized) as fault:
                 # Whoever started the job must not take this for a call without effect.
                 final = isinstance(fault, Unauthorized)
-                if final or fault.code in ("DS-PACE-WAIT", "DS-PACE-BREAKER", "DS-TLS"):
+                if final or (isinstance(fault, Unavailable) and _ends_the_run(fault)):
                     return _Verdict(state="pending", code=fault.code, message=fault.message)
                 trouble = fault.message
             now = self._clock()
@@ -813,6 +835,8 @@ class Rest:
 _READ_AGAIN = frozenset({408, 421, 423, 425, 429, 500, 502, 503, 504, 507, 508, 511}) | frozenset(
     range(520, 528)
 )
+_NOT_ILL = frozenset({501, 505})
+"""An API that answers so is well: it only does not do this."""
 _BEYOND_THE_END = frozenset({400, 404, 416})
 
 _Judgement = Literal["success", "absent", "stale", "throttled", "rejected", "unknown"]
@@ -834,6 +858,11 @@ class _Again:
     @property
     def why(self) -> str:
         return "declared safe to send again" if self._write.retry else "the same idempotency key"
+
+
+def _ends_the_run(fault: Unavailable) -> bool:
+    """Whether no other call can do better: it is not about one change."""
+    return isinstance(fault, Untrusted) or fault.code.startswith("DS-PACE-")
 
 
 def _is_throttling(answer: Answer) -> bool:

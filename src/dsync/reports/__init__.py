@@ -14,7 +14,7 @@ text: see `printable`.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from importlib import import_module
@@ -30,6 +30,7 @@ from dsync.model import (
     Action,
     Change,
     Finding,
+    Outlook,
     Plan,
     RowStatus,
     Tally,
@@ -135,6 +136,25 @@ class Report(Protocol):
     ) -> None:
         """Write what a run has done; `rows` are those of `applying.statuses`."""
         ...
+
+
+def outlook_texts(outlook: Outlook) -> Iterator[str]:
+    """What an apply would ask of one API, in sentences."""
+    if outlook.ends is not None:
+        calls = f"{outlook.writes:,} writes"
+        if outlook.reads:
+            calls += f" and {outlook.reads:,} reads or more"
+        same_day = outlook.begins.date() == outlook.ends.date()
+        form = "%H:%M" if same_day else "%Y-%m-%d %H:%M"
+        yield (
+            f"{outlook.connection}: {calls}; within its quotas, begun at {outlook.begins:%H:%M}, "
+            f"this ends at {outlook.ends.strftime(form)} ({outlook.time_zone})"
+        )
+    for resource in outlook.at_least_once:
+        yield (
+            f"{outlook.connection}: at-least-once: {resource} have neither idempotency keys nor "
+            "keys that the API keeps unique; a create whose answer is lost is looked for first"
+        )
 
 
 def render_plan(

@@ -51,6 +51,7 @@ def render_plan(
         "tallies": [_plain(tally) for tally in plan.tallies],
         "guards": plan.guards,
         "verdicts": plan.verdicts,
+        "outlooks": plan.outlooks,
     }
     stream.write(_text(head)[:-1])
     _array(stream, "changes", map(_plain, plan.changes()))

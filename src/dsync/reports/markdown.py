@@ -18,6 +18,7 @@ from dsync.reports import (
     RunResult,
     Section,
     key_text,
+    outlook_texts,
     printable,
     sections,
     summary,
@@ -48,6 +49,9 @@ def render_plan(
         page.add(_tally(tally))
     for text in _guards(plan):
         page.add(text)
+    for outlook in plan.outlooks:
+        for text in outlook_texts(outlook):
+            page.add(f"\n{code(text)}\n")
     for section in shown:
         page.details(_title(section.tally), _section(section))
     if general.findings:

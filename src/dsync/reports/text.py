@@ -20,6 +20,7 @@ from dsync.reports import (
     RunResult,
     Section,
     key_text,
+    outlook_texts,
     printable,
     sections,
     summary,
@@ -182,6 +183,9 @@ def _total(plan: Plan) -> Iterator[Line]:
     total = counts_text(plan.counts)
     if plan.is_empty:
         yield "=", "Nothing to do: what is there is as wanted."
+    for outlook in plan.outlooks:
+        for text in outlook_texts(outlook):
+            yield "", text
     yield "#", f"Plan: {total}"
 
 
