@@ -1,0 +1,1 @@
+"""Torture: kills, power cuts, full disks, races; and the judge of how they end."""
