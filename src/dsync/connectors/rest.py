@@ -156,6 +156,7 @@ class Rest:
         )
         self._auth = Auth(system.auth, credentials, self._log_in, clock=clock)
         self._forbidden = 0
+        self._let_in = False
 
     def __repr__(self) -> str:
         return f"Rest({self._system.system} at {self._client!r})"
@@ -249,8 +250,21 @@ class Rest:
             return Probe(what="login", status=200, elapsed_s=self._clock() - began)
         path = self._system.probe
         call = _Call(method="GET", path=render_path(path, {}).lstrip("/"), template=path)
-        answer = await self._ask(call, _checked_json)
+        answer = await self._ask(call, self._probed)
         return Probe(what=answer.what, status=answer.status, elapsed_s=answer.elapsed_s)
+
+    def _probed(self, answer: Answer) -> Answer:
+        document = answer.json()
+        failure = self._system.answers.failure
+        if answer.status == 206:
+            raise self._read_fault(answer)
+        if failure is not None and _holds(search(failure, document)):
+            raise Unavailable(
+                f"{answer.what}: the API says that it failed",
+                code="DS-REJECTED",
+                hint="see what is wrong with the API, then try again",
+            )
+        return answer
 
     # ---- writing ---------------------------------------------------------------------------
 
@@ -290,16 +304,17 @@ class Rest:
     # ---- calls -----------------------------------------------------------------------------
 
     async def _once(self, call: _Call) -> Answer:
-        """One paced call; after a 401, once more with a new token."""
+        """One paced call; after a 401, once more with a new token, or one that was good so far."""
         for last in (False, True):
             proof, generation = await self._proof(call)
             async with self._pace.slot(call.kind):
                 own = await self._announced(call)
                 answer = await self._exchange(call, {**call.headers, **proof, **own})
             if answer.status != 401 or not call.proved or last:
+                self._let_in = self._let_in or (call.proved and answer.status < 400)
                 break
             # 401 proves that nothing was done, so even a write may go again.
-            if not await self._renewed(generation):
+            if not await self._renewed(generation) and not self._let_in:
                 break
             if call.log is not None:
                 refused = Outcome(state="not_sent", status=401, code="DS-AUTH-REFUSED")
@@ -491,7 +506,7 @@ class Rest:
             proved=False,
         )
         # A refused login is read by auth; what may pass is asked again like any read.
-        return await self._ask(call, _itself, also=frozenset(range(400, 500)) - _READ_AGAIN)
+        return await self._ask(call, _login_json, also=frozenset(range(400, 500)) - _READ_AGAIN)
 
     # ---- listings --------------------------------------------------------------------------
 
@@ -947,12 +962,9 @@ def _page(batch: Batch) -> Page:
     return Page(ndjson=batch.ndjson, count=batch.count, total=batch.total)
 
 
-def _itself(answer: Answer) -> Answer:
-    return answer
-
-
-def _checked_json(answer: Answer) -> Answer:
-    answer.json()
+def _login_json(answer: Answer) -> Answer:
+    if 200 <= answer.status < 300:
+        answer.json()  # one that cannot be read is asked for again
     return answer
 
 
