@@ -1,4 +1,4 @@
-"""Measures plans against peers, side by side: `python benchmarks/run.py [--quick|--full]`.
+"""Measures plans and applies beside peers: `python benchmarks/run.py [--quick|--full]`.
 
 Prints Markdown tables of ratios: a machine's seconds are its own, ratios travel. A case is a whole
 process; the cases of a size run in turn, again and again, so that a slow minute of the machine hits
@@ -123,6 +123,7 @@ def main() -> int:
     for rows in sizes:
         bench.compare(f"Plan of {rows:,} rows", rows, [SQL, PLAN, DIFFSYNC])
     fetch(bench, 10_000 if options.quick else 100_000)
+    apply(bench, ["--quick"] if options.quick else [])
     if options.full:
         limited = plan("dsync plan, 512 MB", *LIMITED)
         bench.compare("Plan of 10,000,000 rows", 10_000_000, [PLAN, limited, SQL], repeats=1)
@@ -138,6 +139,15 @@ def fetch(bench: Bench, rows: int) -> None:
         bare = Case(name="fetch: bare loop", command=[*command, "{out}", "data"], lines=records)
         dump = Case(name="fetch: dsync dump", command=filled(DSYNC_FETCH, url=url), lines=records)
         bench.compare(title, rows, [bare, dump])
+
+
+def apply(bench: Bench, options: Sequence[str]) -> None:
+    """Compares an apply with loops that make the same calls; `apply_cost.py` prints the tables."""
+    if bench.only and bench.only not in "apply":
+        return
+    command = [PYTHON, str(HERE / "apply_cost.py"), "--state", str(bench.data), *options]
+    if subprocess.run(command, check=False).returncode:
+        bench.faults.append("apply")
 
 
 @contextlib.contextmanager

@@ -237,10 +237,10 @@ async def _plan(project: Project, ask: Ask, workdir: Path, on_event: Listen) -> 
     if ask.existing is None:
         from dsync import runs as runs_
 
-        past = runs_.history(project, projects.lanes_of_jobs(jobs))
-        runs_.check_settled(project, past)
-        keys = [(job.profile.name, scope.name) for job in jobs for scope in job.scopes]
-        history = runs_.histories(past, keys)
+        pasts = runs_.history(project, projects.lanes_of_jobs(jobs))
+        runs_.check_settled(project, pasts)
+        lanes = ((job, (job.connection, scope.name)) for job in jobs for scope in job.scopes)
+        history = runs_.histories(pasts, ((job.profile.name, lane) for job, lane in lanes))
     async with projects.connected(project, () if ask.existing else found) as connectors:
         plan_ = await planning.plan(
             jobs,
@@ -307,7 +307,10 @@ def apply(
             runs_.check_saved(plan_, sha256=sha256, checksum=checksum)
         if not plan_.is_empty:
             runs_.check_production(targets, checksum=checksum)
-        plan_ = _foreseen(safety.approve(plan_, approvals=ask.allowed), targets)
+        pasts = runs_.history(project, projects.lanes_of(targets, plan_))
+        history = runs_.histories(pasts, runs_.profiles_of(plan_))
+        plan_ = safety.approve(plan_, approvals=ask.allowed, history=history)
+        plan_ = _foreseen(plan_, targets)
         if confirm is not None and not plan_.is_empty and not confirm(plan_):
             return None
         age_s = float("inf")

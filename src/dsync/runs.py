@@ -93,25 +93,23 @@ def check_production(targets: Sequence[Target], *, checksum: str | None) -> None
         )
 
 
-def history(project: Project, lanes: Mapping[projects.Lane, projects.Spot]) -> registry.Past:
-    """What earlier runs left on these targets, all together. Raises: StorageFault."""
-    found = [registry.past(project.state, spot.id) for spot in set(lanes.values())]
-    rows: dict[tuple[str, str], int] = {}
-    for past in found:
-        rows |= past.rows or {}
-    return registry.Past(
-        open_runs=tuple(dict.fromkeys(run for past in found for run in past.open_runs)),
-        deletes=sum(past.deletes for past in found),
-        rows=rows,
-    )
+Pasts = Mapping[projects.Lane, registry.Past]
+"""What earlier runs left, by what is written to."""
 
 
-def check_settled(project: Project, past: registry.Past, *, but: str = "") -> None:
+def history(project: Project, lanes: Mapping[projects.Lane, projects.Spot]) -> Pasts:
+    """What earlier runs left on these targets. Raises: StorageFault."""
+    found = {spot.id: registry.past(project.state, spot.id) for spot in set(lanes.values())}
+    return {lane: found[spot.id] for lane, spot in lanes.items()}
+
+
+def check_settled(project: Project, pasts: Pasts, *, but: str = "") -> None:
     """No other run has left calls on these targets of which nobody knows.
 
     Raises: Unsettled naming the runs; StorageFault for a damaged journal.
     """
-    left = {run: _unsettled(project, run) for run in past.open_runs if run != but}
+    runs = dict.fromkeys(run for past in pasts.values() for run in past.open_runs if run != but)
+    left = {run: _unsettled(project, run) for run in runs}
     if bad := {run: number for run, number in left.items() if number}:
         told = ", ".join(f"{run} ({number})" for run, number in bad.items())
         raise Unsettled(
@@ -132,9 +130,14 @@ def _unsettled(project: Project, run_id: str) -> int:
         return 0  # at work: whoever wants to write is told by the lock
 
 
-def histories(past: registry.Past, keys: Iterable[tuple[str, str]]) -> safety.Histories:
-    """The same for the guards, for these profiles and scopes."""
-    return {key: History(rows=(past.rows or {}).get(key), deletes=past.deletes) for key in keys}
+def histories(pasts: Pasts, profiles: Iterable[tuple[str, projects.Lane]]) -> safety.Histories:
+    """The same for the guards: of each profile, and where it writes to."""
+    found = {}
+    for profile, lane in profiles:
+        past = pasts.get(lane, registry.Past())
+        key = (profile, lane[1])
+        found[key] = History(rows=(past.rows or {}).get(key), deletes=past.deletes)
+    return found
 
 
 # --- the run ------------------------------------------------------------------------------------
@@ -149,9 +152,10 @@ def start(
     Raises: Locked, Refused, Unsettled, StorageFault, and what `applying.apply` raises.
     """
     with _held(project, targets, plan, run_id) as lanes:
-        past = history(project, lanes)
-        check_settled(project, past)
-        plan = safety.approve(plan, approvals=ask.allowed, history=histories(past, _keys(plan)))
+        pasts = history(project, lanes)
+        check_settled(project, pasts)
+        past = histories(pasts, profiles_of(plan))
+        plan = safety.approve(plan, approvals=ask.allowed, history=past)
         with Journal.create(folder(project, run_id), plan, run_id=run_id) as book:
             _work(project, ask, targets, lanes, book, work, age_s=age_s)
 
@@ -172,8 +176,7 @@ def carry_on(
     with Journal.open(folder(project, run_id)) as book:
         targets = projects.targets_of(project, ask, book.plan)
         with _held(project, targets, book.plan, run_id) as lanes:
-            past = history(project, lanes)
-            check_settled(project, past, but=run_id)
+            check_settled(project, history(project, lanes), but=run_id)
             if emergency is not None:
                 book.bring_back(emergency)
             _work(project, ask, targets, lanes, book, work, age_s=float("inf"))
@@ -298,8 +301,9 @@ def _close_up(
         (book.folder / "now").rmdir()
 
 
-def _keys(plan: Plan) -> list[tuple[str, str]]:
-    return [(tally.profile, tally.scope) for tally in plan.tallies]
+def profiles_of(plan: Plan) -> list[tuple[str, projects.Lane]]:
+    """The profiles of a plan, each with where it writes to."""
+    return [(t.profile, _lane(plan, t.profile, t.scope)) for t in plan.tallies]
 
 
 def _lane(plan: Plan, profile: str, scope: str) -> projects.Lane:

@@ -20,8 +20,11 @@ import select
 import signal
 import socket
 import sys
+from pathlib import Path
 from typing import Any
 
+COUNTING = "TORTURE_COUNTING"
+"""In the environment of a command: a file that it writes how often it passed each point to."""
 _LATER = (".emulators", ".__main__")
 
 
@@ -89,12 +92,14 @@ def _run(words: dict[str, Any]) -> None:
         descriptor = os.open(name, flags, 0o600)
         os.dup2(descriptor, target)
         os.close(descriptor)
-    code = 1
-    try:
-        from dsync import cli, failpoints
+    from dsync import cli, failpoints
 
+    code, counting = 1, ""
+    try:
         # Read when they are imported, which was before this environment.
         failpoints._points = failpoints._armed()
+        if counting := words["env"].get(COUNTING):
+            failpoints._points = dict.fromkeys(failpoints.POINTS, (sys.maxsize, ""))
         sys.argv = ["dsync", *words["argv"]]
         code = cli.main(words["argv"])
     except SystemExit as ended:
@@ -104,6 +109,8 @@ def _run(words: dict[str, Any]) -> None:
 
         traceback.print_exc()
     finally:
+        if counting:
+            Path(counting).write_text(json.dumps(failpoints._passed))
         for stream in (sys.stdout, sys.stderr):
             with contextlib.suppress(OSError, ValueError):
                 stream.flush()

@@ -49,14 +49,16 @@ IN_FLIGHT_S, SETTLE_S = 0.4, 0.1
 
 # ---- personalities -----------------------------------------------------------------------------
 
+_QUOTAS = "  quotas: [{read: 100000/min, write: 50000/min}]\n"
 _PLAIN = """
 version: 1
 system: shop
 base_path: api
 auth: {{kind: bearer}}
-limits: {{in_flight_s: {in_flight_s}, concurrency: {concurrency},
-  quotas: [{{read: 100000/min, write: 50000/min}}]}}
-paging: {{kind: offset, offset: offset, limit: limit, size: 200, total: total}}
+limits:
+  in_flight_s: {in_flight_s}
+  concurrency: {concurrency}
+{quotas}paging: {{kind: offset, offset: offset, limit: limit, size: 200, total: total}}
 {jobs}
 resources:
   items:
@@ -149,7 +151,7 @@ class Personality:
 def _plain(create: str = _TWO_CALLS, more: str = "", jobs: str = "", concurrency: int = 4) -> str:
     return _PLAIN.format(
         create=create, more=more, jobs=jobs, concurrency=concurrency,
-        in_flight_s=IN_FLIGHT_S, settle_s=SETTLE_S,
+        in_flight_s=IN_FLIGHT_S, settle_s=SETTLE_S, quotas=_QUOTAS,
     )  # fmt: skip
 
 
@@ -157,7 +159,7 @@ def _siem() -> str:
     text = (SRC / "dsync" / "systems" / "director.yml").read_text(encoding="utf-8")
     for old, new in (
         ("system: director\n", "system: shop\n"),
-        ("limits:\n", f"limits:\n  in_flight_s: {IN_FLIGHT_S}\n"),
+        ("limits:\n", f"limits:\n  in_flight_s: {IN_FLIGHT_S}\n{_QUOTAS}"),
         ("  Repos:\n", f"  Repos:\n    settle_s: {SETTLE_S}\n"),
         ("missing_grace_s: 5", "missing_grace_s: 0.5"),
     ):
@@ -506,3 +508,23 @@ class World:
         """Its files are not needed any more."""
         shutil.rmtree(self.folder, ignore_errors=True)
         shutil.rmtree(self._printed, ignore_errors=True)
+
+
+class Apis:
+    """One emulator of each personality, started when it is first asked for."""
+
+    def __init__(self, stack: contextlib.ExitStack) -> None:
+        self._stack = stack
+        self._apis: dict[str, Emulator] = {}
+
+    def __getitem__(self, kind: str) -> Emulator:
+        if kind not in self._apis:
+            self._apis[kind] = self._stack.enter_context(PERSONALITIES[kind].api())
+        return self._apis[kind]
+
+
+@contextlib.contextmanager
+def all_apis() -> Iterator[Apis]:
+    """Emulators that end with the block."""
+    with contextlib.ExitStack() as stack:
+        yield Apis(stack)
