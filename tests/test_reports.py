@@ -227,7 +227,7 @@ def test_run_that_stopped() -> None:
                     stopped="the token is refused")  # fmt: skip
     text = told(run)
     assert "stopped early: the token is refused\n" in text
-    assert "2 calls with an unknown outcome: look at the target\n" in text
+    assert "2 calls with an unknown outcome: dsync reconcile r1\n" in text
     assert "3 changes not begun: dsync resume r1\n" in text
     assert run.duration_s == 0
 

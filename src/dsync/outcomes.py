@@ -67,6 +67,7 @@ def result(plan: Plan, journal: Journal) -> RunResult:
         ended=life.ended,
         tool_version=plan.tool_version,
         connections=plan.connections,
+        verdicts=plan.verdicts,
     )
 
 

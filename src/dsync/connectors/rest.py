@@ -576,6 +576,8 @@ class Rest:
         path, template = self._path(write.path, values)
         action = "create" if write is resource.create else change.action
         method = write.method or METHODS[action]
+        if method == "DELETE":
+            self._check_single(path, resource, values, scope)
         body: bytes | None = None
         if method != "DELETE":
             payload = {k: v for k, v in (change.payload or {}).items() if k not in write.omit}
@@ -591,6 +593,20 @@ class Rest:
             body=body,
             key_header=write.idempotency.header if write.idempotency else None,
         )
+
+    def _check_single(
+        self, path: str, resource: Resource, values: Mapping[str, Any], scope: Scope
+    ) -> None:
+        """A DELETE must never go where the whole collection is: an id can look like a path."""
+        listed = resource.list and self._path(resource.list.path, scope.values)[0]
+        made = resource.create and self._path(resource.create.path, values)[0]
+        place = path.strip("/").casefold()
+        if place in [whole.strip("/").casefold() for whole in (listed, made) if whole]:
+            raise Invalid(
+                f"DELETE {path} would mean all of the collection, not one record",
+                code="DS-URL-COLLECTION",
+                hint="see the record's id: it is part of another path of this API",
+            )
 
     def _no_success(self, verdict: str, answer: Answer) -> Outcome:
         text = self._refusal(answer)

@@ -34,6 +34,7 @@ from dsync.model import (
     Plan,
     RowStatus,
     Tally,
+    Verdict,
 )
 
 LIMIT = 50
@@ -102,6 +103,8 @@ class RunResult:
     ended: datetime | None = None
     tool_version: str = ""
     connections: Mapping[str, str] = field(default_factory=dict)
+    verdicts: tuple[Verdict, ...] = ()
+    """what the guards said when it was applied"""
 
     @property
     def duration_s(self) -> float:

@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterable, Iterator
 from typing import TextIO
 
-from dsync.model import Change, Finding, Plan, Tally
+from dsync.model import Change, Finding, Plan, Tally, Verdict
 from dsync.reports import (
     LIMIT,
     RowResult,
@@ -23,7 +23,7 @@ from dsync.reports import (
     sections,
     summary,
 )
-from dsync.reports.text import MARKS, change_lines
+from dsync.reports.text import MARKS, change_lines, left_over
 
 MAX_CHARS = 60_000
 
@@ -47,7 +47,7 @@ def render_plan(
     page.add("|---|---|" + "--:|" * len(_COUNTS) + "\n")
     for tally in plan.tallies:
         page.add(_tally(tally))
-    for text in _guards(plan):
+    for text in _guards(plan.verdicts):
         page.add(text)
     for outlook in plan.outlooks:
         for text in outlook_texts(outlook):
@@ -73,6 +73,10 @@ def render_run(
     page.add(f"{code(summary(run.counts))}\n\n")
     if run.stopped:
         page.add(f"Stopped early: {code(run.stopped)}\n\n")
+    for _, text in left_over(run):
+        page.add(f"- {code(text)}\n")
+    for text in _guards(run.verdicts):
+        page.add(text)
     page.details("rows that are not as wanted", _rows(rows, limit))
     page.end()
 
@@ -83,8 +87,8 @@ def code(text: str) -> str:
     return f"<code>{safe}</code>" if safe else ""
 
 
-def _guards(plan: Plan) -> Iterator[str]:
-    for number, verdict in enumerate(v for v in plan.verdicts if v.state != "passed"):
+def _guards(verdicts: Iterable[Verdict]) -> Iterator[str]:
+    for number, verdict in enumerate(v for v in verdicts if v.state != "passed"):
         if number == 0:
             yield "\n| guard | | profile | scope | what | approved by |\n"
             yield "|---|---|---|---|---|---|\n"

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict
 from typing import Any, TextIO
 
-from dsync.model import Change, Finding, Plan
+from dsync.model import Change, Finding, Plan, Verdict
 from dsync.reports import (
     LIMIT,
     RowResult,
@@ -51,7 +51,7 @@ def render_plan(
         write([("#", "findings about no single profile")])
         write(_findings(general))
         write([("", "")])
-    write(_guards(plan))
+    write(_guards(plan.verdicts))
     write(_total(plan))
 
 
@@ -168,9 +168,9 @@ def counts_text(counts: Mapping[str, int]) -> str:
     return "  ".join(f"{mark}{counts[name]} {name}" for name, mark in _COUNTS.items())
 
 
-def _guards(plan: Plan) -> Iterator[Line]:
+def _guards(verdicts: Iterable[Verdict]) -> Iterator[Line]:
     """What guards object to; those with nothing to say are silent."""
-    for verdict in plan.verdicts:
+    for verdict in verdicts:
         if verdict.state == "passed":
             continue
         where = " ".join(part for part in (verdict.profile, verdict.scope) if part)
@@ -206,13 +206,25 @@ def _row(row: RowResult) -> Iterator[Line]:
 
 
 def _verdict(run: RunResult) -> Iterator[Line]:
+    yield from _guards(run.verdicts)
     if run.stopped:
         yield "!", f"stopped early: {run.stopped}"
+    yield from left_over(run)
+    yield "#", summary(run.counts)
+
+
+def left_over(run: RunResult) -> Iterator[Line]:
+    """What is not settled yet, each with what to do next."""
     if run.unknown:
-        yield "-", f"{run.unknown} calls with an unknown outcome: look at the target"
+        yield "-", f"{run.unknown} calls with an unknown outcome: dsync reconcile {run.run_id}"
+    if run.conflicts:
+        yield "-", f"{run.conflicts} in conflict: see what the target holds, then plan again"
+    if run.stale:
+        yield "!", f"{run.stale} not as they were planned from, so nothing was sent: plan again"
+    if run.open_jobs:
+        yield "!", f"{run.open_jobs} jobs still at work: dsync resume {run.run_id} asks again"
     if run.pending:
         yield "!", f"{run.pending} changes not begun: dsync resume {run.run_id}"
-    yield "#", summary(run.counts)
 
 
 class _Writer:
