@@ -34,7 +34,9 @@ def warm() -> None:
 
     for module in pkgutil.walk_packages(dsync.__path__, "dsync."):
         if not any(part in module.name for part in _LATER):
-            importlib.import_module(module.name)
+            # What cannot be imported fails where a run needs it.
+            with contextlib.suppress(ImportError):
+                importlib.import_module(module.name)
     for name in ("duckdb", "sqlglot", "jmespath", "rich.console", "jinja2", "arro3.core"):
         importlib.import_module(name)
 

@@ -199,7 +199,7 @@ PERSONALITIES = {
         Personality(
             name="director",
             emulator="director",
-            switches={"tokens": [SECRET], "nodes": [f"{_POOL}/{_NODE}"], "order_polls": 1,
+            switches={"tokens": [SECRET], "nodes": [f"{_POOL}/{_NODE}"], "order_polls": 0,
                       "order_max_s": 0.3, "quota": GENEROUS},
             system=_siem(),
             has_jobs=True,
