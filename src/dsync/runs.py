@@ -103,13 +103,16 @@ def history(project: Project, lanes: Mapping[projects.Lane, projects.Spot]) -> P
     return {lane: found[spot.id] for lane, spot in lanes.items()}
 
 
-def check_settled(project: Project, pasts: Pasts, *, but: str = "") -> None:
+def check_settled(project: Project, pasts: Pasts, *, but: str = "", alone: bool = False) -> None:
     """No other run has left calls on these targets of which nobody knows.
 
-    Raises: Unsettled naming the runs; StorageFault for a damaged journal.
+    `alone`: we hold the locks of these targets, so no other run can be at work on them.
+
+    Raises: Unsettled naming the runs; StorageFault for a damaged journal; Locked when one is at
+    work all the same, because somebody has removed its lock.
     """
     runs = dict.fromkeys(run for past in pasts.values() for run in past.open_runs if run != but)
-    left = {run: _unsettled(project, run) for run in runs}
+    left = {run: _unsettled(project, run, alone=alone) for run in runs}
     if bad := {run: number for run, number in left.items() if number}:
         told = ", ".join(f"{run} ({number})" for run, number in bad.items())
         raise Unsettled(
@@ -119,7 +122,7 @@ def check_settled(project: Project, pasts: Pasts, *, but: str = "") -> None:
         )
 
 
-def _unsettled(project: Project, run_id: str) -> int:
+def _unsettled(project: Project, run_id: str, *, alone: bool) -> int:
     place = project.runs / run_id
     if not Journal.exists(place):
         return 0  # somebody has removed it: nothing is left to ask
@@ -127,6 +130,13 @@ def _unsettled(project: Project, run_id: str) -> int:
         with Journal.open(place, check=False) as book:
             return book.unsettled()
     except Locked:
+        if alone:
+            raise Locked(
+                f"run {run_id} is at work on this target, though its lock is not there any more",
+                code="DS-RUN-BUSY",
+                where=str(place),
+                hint="wait until it has ended, and find out who removes lock files",
+            ) from None
         return 0  # at work: whoever wants to write is told by the lock
 
 
@@ -153,7 +163,7 @@ def start(
     """
     with _held(project, targets, plan, run_id) as lanes:
         pasts = history(project, lanes)
-        check_settled(project, pasts)
+        check_settled(project, pasts, alone=True)
         past = histories(pasts, profiles_of(plan))
         plan = safety.approve(plan, approvals=ask.allowed, history=past)
         with Journal.create(folder(project, run_id), plan, run_id=run_id) as book:
@@ -176,7 +186,7 @@ def carry_on(
     with Journal.open(folder(project, run_id)) as book:
         targets = projects.targets_of(project, ask, book.plan)
         with _held(project, targets, book.plan, run_id) as lanes:
-            check_settled(project, history(project, lanes), but=run_id)
+            check_settled(project, history(project, lanes), but=run_id, alone=True)
             if emergency is not None:
                 book.bring_back(emergency)
             _work(project, ask, targets, lanes, book, work, age_s=float("inf"))
