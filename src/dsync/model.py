@@ -33,6 +33,9 @@ PLAN_FORMAT_VERSION = 1
 # (sources with these characters are refused).
 REF_OPEN, REF_CLOSE = "\ue000", "\ue001"
 
+UNDOES = "undoes"
+"""the input of a plan that names the run which it takes back"""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scope:
@@ -264,6 +267,11 @@ class Plan:
     def is_empty(self) -> bool:
         """True when there is nothing to create, update or delete."""
         return not any(t.create or t.update or t.delete for t in self.tallies)
+
+    @property
+    def undoes(self) -> str:
+        """The run that this plan takes back; empty when it comes from sources."""
+        return self.inputs.get(UNDOES, "")
 
     @property
     def counts(self) -> dict[str, int]:

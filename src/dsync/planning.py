@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     from dsync.connectors import Connector
     from dsync.desired import Desired
-    from dsync.diff import Abilities, Compared
+    from dsync.diff import Abilities, Compared, Existing
     from dsync.lookups import Inventory
     from dsync.mapping import Mapped
     from dsync.operations import Section
@@ -205,13 +205,13 @@ def decide(
             on_event(Event(phase="plan", subject=job.profile.name, done=len(work.sections)))
         body = workdir / "plan.body"
         body_digest = operations.write_body(con, _by_scope(jobs, work.sections), body)
-    facts = _inputs(jobs, inputs, tables)
+    facts = input_facts(jobs, inputs, tables)
     return Plan(
         tallies=tuple(work.tallies),
         scopes=tuple(_unique(job.scopes for job in jobs)),
         connections={job.profile.name: job.connection for job in jobs},
         inputs=facts,
-        digest=_digest(body_digest, facts),
+        digest=digest_of(body_digest, facts),
         body=body,
         tool_version=_version(),
         guards=tuple(work.guards),
@@ -564,18 +564,10 @@ class _Work:
             caseless_key=job.facts.caseless_key,
         )
         file = self.inputs.listings[(job.connection, job.resource, scope.name)].file
-        translation = Translation(job.facts)
         compared = diff.compare(
             con,
             wanted,
-            diff.Existing(
-                files=(file,) if file and file.stat().st_size else (),
-                id=translation.id_field,
-                key=translation.key_fields,
-                protected=translation.protected_field,
-                never={field: _listed(value) for field, value in profile.protected.items()},
-                managed={field: _listed(value) for field, value in profile.managed.items()},
-            ),
+            existing_of(job, file),
             diff=profile.diff,
             abilities=abilities(job),
             omit_empty=profile.omit_empty,
@@ -585,6 +577,21 @@ class _Work:
             ),
         )
         return wanted, compared
+
+
+def existing_of(job: Job, file: Path | None) -> Existing:
+    """A listing of the job's records as the side that exists, with what may not be touched."""
+    from dsync.diff import Existing
+
+    profile, translation = job.profile.profile, Translation(job.facts)
+    return Existing(
+        files=(file,) if file and file.stat().st_size else (),
+        id=translation.id_field,
+        key=translation.key_fields,
+        protected=translation.protected_field,
+        never={field: _listed(value) for field, value in profile.protected.items()},
+        managed={field: _listed(value) for field, value in profile.managed.items()},
+    )
 
 
 def _listed(values: Values) -> Sequence[Scalar]:
@@ -709,17 +716,17 @@ def _unique(groups: Iterable[Iterable[Scope]]) -> list[Scope]:
     return list(found.values())
 
 
-def _inputs(
+def input_facts(
     jobs: Sequence[Job], inputs: Inputs, tables: Mapping[int, Mapping[str, SourceTable]]
 ) -> dict[str, str]:
-    """Digests of all that the plan rests on."""
+    """Digests of all that a plan rests on; `tables` are the sources, by number of the job."""
     facts: dict[str, str] = {}
     for number, job in enumerate(jobs):
         facts[f"profile {job.profile.name}"] = job.profile.digest
         facts[f"system {job.system.system.system}"] = job.system.digest
         facts[f"connection {job.connection}"] = job.base_url
         facts[f"principal {job.connection}"] = job.principal
-        for table in tables[number].values():
+        for table in tables.get(number, {}).values():
             facts[f"source {Path(table.file).name}"] = table.digest
     for (connection, resource, scope), listing in inputs.listings.items():
         at = f"{resource}@{scope}" if scope else resource
@@ -727,7 +734,8 @@ def _inputs(
     return dict(sorted(facts.items()))
 
 
-def _digest(body: str, facts: Mapping[str, str]) -> str:
+def digest_of(body: str, facts: Mapping[str, str]) -> str:
+    """The digest of a plan, from the SHA-256 of its body and from what it rests on."""
     text = "\n".join([body, *(f"{key}={value}" for key, value in facts.items())])
     return sha256(text.encode()).hexdigest()
 

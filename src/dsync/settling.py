@@ -229,7 +229,7 @@ def _differences(
         )
         compared = diff.compare(
             con,
-            _desired(con, wanted if keep else None, job, columns),
+            as_desired(con, wanted if keep else None, job, columns),
             diff.Existing(
                 files=(listing,) if listing.stat().st_size else (),
                 id=translation.id_field,
@@ -256,10 +256,14 @@ def _canonical(id_: str) -> bytes:
     return msgspec.json.encode(msgspec.json.decode(id_))
 
 
-def _desired(
+def as_desired(
     con: duckdb.DuckDBPyConnection, file: Path | None, job: Job, columns: Mapping[str, str]
 ) -> Any:
-    """The wanted side, out of the changes: see `desired.Desired`."""
+    """The wanted side, out of records that are known: see `desired.Desired`.
+
+    `file` has a JSON line for each: `n` its number, `k` its key, `v` its fields; None: there are
+    no records.
+    """
     from dsync.desired import Desired
     from dsync.mapping import Mapped
     from dsync.sources import SourceTable
