@@ -24,6 +24,7 @@ FLOORS: tuple[frozenset[str], ...] = tuple(
         "cli",
         "api doctor",
         "runs",
+        "undo",
         "project scaffold",
         "applying loading outlook",
         "settling references",

@@ -2,6 +2,7 @@
 
     with plan(project, ask) as found: …          what would be done; gone when the block ends
     apply(project, ask, confirm=…)               plan and do it, in a run folder
+    undo(project, run_id, ask)                   the plan that takes a run back
     resume(project, run_id)                      go on where a run has stopped
 
 One run, one folder: `<state>/runs/<run id>/` has the plan, the journal and report.json.
@@ -57,6 +58,7 @@ __all__ = [
     "save",
     "schemas",
     "show",
+    "undo",
     "validate",
     "verify",
 ]
@@ -209,6 +211,48 @@ def plan(project: Project, ask: Ask, *, on_event: Listen = _silent) -> Iterator[
         yield asyncio.run(_plan(project, ask, workdir, on_event))
 
 
+@contextlib.contextmanager
+def undo(project: Project, run_id: str, ask: Ask, *, on_event: Listen = _silent) -> Iterator[Plan]:
+    """The plan that takes a run back, from what its target holds now; gone when the block ends.
+
+    `ask.only` are the keys to take back; none means all. An action that `ask` has switched off is
+    left out.
+
+    Raises: any DsyncError; nothing has been written to any API. Unsettled when the run has left
+    calls of which nobody knows, Stale when profiles, systems or connections have changed since.
+    """
+    with _workdir(project) as workdir, _logged(project, "undo", workdir.name, tenant=ask.tenant):
+        yield asyncio.run(_undo(project, run_id, ask, workdir, on_event))
+
+
+async def _undo(project: Project, run_id: str, ask: Ask, workdir: Path, on_event: Listen) -> Plan:
+    from dsync import journal
+    from dsync import runs as runs_
+    from dsync import undo as undo_
+
+    with journal.Journal.open(runs_.folder(project, run_id)) as book:
+        done = undo_.read(book, only=ask.only)
+    found = projects.targets_of(project, ask, done.plan)
+    jobs = [undo_.scoped(projects.job(project, ask, one, scopes=()), done) for one in found]
+    pasts = runs_.history(project, projects.lanes_of(found, done.plan))
+    runs_.check_settled(project, pasts)
+    async with projects.connected(project, found) as connectors:
+        plan_ = await undo_.plan(
+            done,
+            jobs,
+            connectors=connectors,
+            workdir=workdir,
+            engine=projects.engine(project, ask),
+            allowed=frozenset(
+                name for name in ("create", "update", "delete") if getattr(ask, name) is not False
+            ),
+            approvals=ask.allowed,
+            history=runs_.histories(pasts, runs_.profiles_of(done.plan), undoing=True),
+            on_event=on_event,
+        )
+    return _foreseen(plan_, found)
+
+
 def save(plan: Plan, path: Path) -> str:
     """Write a plan to a file for `apply`; gives its checksum. Raises: StorageFault."""
     from dsync import planfile
@@ -278,6 +322,8 @@ def apply(
     *,
     saved: Path | None = None,
     checksum: str | None = None,
+    undoing: str | None = None,
+    conflicts: int | None = None,
     run_id: str | None = None,
     confirm: Callable[[Plan], bool] | None = None,
     limits: Limits | None = None,
@@ -286,20 +332,25 @@ def apply(
 ) -> str | None:
     """Plan (or take the plan in the file `saved`), and make the changes; returns the run's id.
 
-    `checksum` is that of the saved plan, as `save` gave it. `confirm` is asked before anything is
-    written, unless there is nothing to write; None comes back when it says no. What became of each
-    row is in `report`.
+    `checksum` is that of the saved plan, as `save` gave it. `undoing` is a run to take back
+    instead, `conflicts` how many of its records may be changed since by somebody else. `confirm` is
+    asked before anything is written, unless there is nothing to write; None comes back when it says
+    no. What became of each row is in `report`.
 
     Raises: any DsyncError. Stale when a saved plan is too old or does not fit the project any more;
     Refused when a guard says no: then nothing was sent.
     """
     from dsync import journal, planfile, safety
     from dsync import runs as runs_
+    from dsync import undo as undo_
 
     run_id = journal.check_run_id(run_id or journal.new_run_id())
     with contextlib.ExitStack() as stack:
         if saved is not None:
             plan_, sha256 = planfile.verified(saved)
+        elif undoing is not None:
+            plan_ = stack.enter_context(undo(project, undoing, ask, on_event=on_event))
+            undo_.check_conflicts(plan_, conflicts)
         else:
             plan_ = stack.enter_context(plan(project, ask, on_event=on_event))
         targets = projects.targets_of(project, ask, plan_)
@@ -308,7 +359,7 @@ def apply(
         if not plan_.is_empty:
             runs_.check_production(targets, checksum=checksum)
         pasts = runs_.history(project, projects.lanes_of(targets, plan_))
-        history = runs_.histories(pasts, runs_.profiles_of(plan_))
+        history = runs_.histories(pasts, runs_.profiles_of(plan_), undoing=bool(plan_.undoes))
         plan_ = safety.approve(plan_, approvals=ask.allowed, history=history)
         plan_ = _foreseen(plan_, targets)
         if confirm is not None and not plan_.is_empty and not confirm(plan_):

@@ -140,13 +140,19 @@ def _unsettled(project: Project, run_id: str, *, alone: bool) -> int:
         return 0  # at work: whoever wants to write is told by the lock
 
 
-def histories(pasts: Pasts, profiles: Iterable[tuple[str, projects.Lane]]) -> safety.Histories:
-    """The same for the guards: of each profile, and where it writes to."""
+def histories(
+    pasts: Pasts, profiles: Iterable[tuple[str, projects.Lane]], *, undoing: bool = False
+) -> safety.Histories:
+    """The same for the guards: of each profile, and where it writes to.
+
+    `undoing`: there is no source, so how many rows it had is no concern.
+    """
     found = {}
     for profile, lane in profiles:
         past = pasts.get(lane, registry.Past())
         key = (profile, lane[1])
-        found[key] = History(rows=(past.rows or {}).get(key), deletes=past.deletes)
+        rows = None if undoing else (past.rows or {}).get(key)
+        found[key] = History(rows=rows, deletes=past.deletes)
     return found
 
 
@@ -164,7 +170,7 @@ def start(
     with _held(project, targets, plan, run_id) as lanes:
         pasts = history(project, lanes)
         check_settled(project, pasts, alone=True)
-        past = histories(pasts, profiles_of(plan))
+        past = histories(pasts, profiles_of(plan), undoing=bool(plan.undoes))
         plan = safety.approve(plan, approvals=ask.allowed, history=past)
         with Journal.create(folder(project, run_id), plan, run_id=run_id) as book:
             _work(project, ask, targets, lanes, book, work, age_s=age_s)
@@ -298,13 +304,13 @@ def _close_up(
     report_json.save_run(book.folder, run, outcomes.statuses(book.plan, book))
     point("report.after")
     clear = not book.unsettled()
-    done = run.exit_code in (0, 4)
+    has_read = run.exit_code in (0, 4) and not book.plan.undoes
     for lane, spot in lanes.items():
         tallies = [t for t in book.plan.tallies if _lane(book.plan, t.profile, t.scope) == lane]
         registry.finish(
             project.state, spot.id, book.run_id, clear=clear,
             deletes=_deleted(book, lane),
-            rows={(t.profile, t.scope): t.rows for t in tallies} if done else None,
+            rows={(t.profile, t.scope): t.rows for t in tallies} if has_read else None,
         )  # fmt: skip
     book.drop_room()
     with contextlib.suppress(OSError):

@@ -19,6 +19,7 @@ VERBS = {
     "resume": "go on with a run that was stopped",
     "reconcile": "read back what became of a run's unclear calls; sends nothing",
     "resolve": "say by hand what became of a change of a run",
+    "undo": "take a run back: a new plan out of what it has changed",
     "runs": "list the runs of this project, show one, or verify one",
     "report": "show what became of each row of a run",
     "dump": "write what a system holds as JSON lines",

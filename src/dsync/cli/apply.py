@@ -61,7 +61,7 @@ def command(
             form=form, max_rows=max_rows, out=None, detailed_exitcode=False, existing=None, **words
         )
     if not yes and not is_terminal():
-        _refuse_to_guess()
+        refuse_to_guess()
     project, ask = asking.opened({**words, "existing": None})
     with running() as (on_event, stop):
         if run_id is not None and api.has_run(project, run_id):
@@ -75,7 +75,7 @@ def command(
                 checksum=checksum,
                 run_id=run_id,
                 limits=limits,
-                confirm=_ready(ask=not yes, pause=ask.approvals.pause),
+                confirm=ready(ask=not yes, pause=ask.approvals.pause),
                 on_event=on_event,
                 stop=stop,
             )
@@ -90,7 +90,8 @@ def _saved(names: tuple[str, ...]) -> Path | None:
     return Path(names[0]) if len(names) == 1 and Path(names[0]).is_file() else None
 
 
-def _refuse_to_guess() -> None:
+def refuse_to_guess() -> None:
+    """Raises: UsageFault, for there is nobody to be asked."""
     from dsync.errors import UsageFault
 
     raise UsageFault(
@@ -100,10 +101,10 @@ def _refuse_to_guess() -> None:
     )
 
 
-def _ready(*, ask: bool, pause: bool) -> Callable[[Plan], bool]:
+def ready(*, ask: bool, pause: bool) -> Callable[[Plan], bool]:
     """Asks, where somebody is to be asked; then leaves him a moment before the first delete."""
 
-    def ready(plan: Plan) -> bool:
+    def is_ready(plan: Plan) -> bool:
         if ask and not _confirm(plan):
             return False
         if deletes := plan.counts["delete"] if pause and is_terminal() else 0:
@@ -111,7 +112,7 @@ def _ready(*, ask: bool, pause: bool) -> Callable[[Plan], bool]:
             time.sleep(PAUSE_S)
         return True
 
-    return ready
+    return is_ready
 
 
 def _confirm(plan: Plan) -> bool:
