@@ -137,10 +137,18 @@ def _now(change: Change, ids: Sequence[Any], found: _Found | None) -> Now:
     differing = [] if found is None else sorted(planned & set(found.fields))
     if not differing:
         return Now(state="after", id=id_, ids=(id_,))
-    before = change.before or {}
+    before, payload = change.before or {}, change.payload or {}
     untouched = change.action == "update" and found is not None and all(
         name in found.before and _same(found.before[name], before.get(name)) for name in planned
     )  # fmt: skip
+    if untouched and found is not None:
+        # A call that carries the whole record would write over what was changed beside it.
+        beside = [
+            name for name in found.fields
+            if name in payload and name not in planned
+            and not _same(found.before.get(name), payload[name])
+        ]  # fmt: skip
+        untouched, differing = not beside, sorted(beside) or differing
     state: State = "before" if untouched else "other"
     return Now(state=state, id=id_, ids=(id_,), fields=tuple(differing))
 
@@ -205,7 +213,7 @@ def _differences(
     keep = [pair for pair in zip(numbers, changes, strict=True) if pair[1].action != "delete"]
     with wanted.open("wb") as file:
         for number, change in keep:
-            value = change.payload if change.action == "create" else change.after
+            value = {**(change.payload or {}), **(change.after or {})}
             line = {"n": number, "k": change.key, "v": value}
             file.write(msgspec.json.encode(line) + b"\n")
     deletes = {
