@@ -117,10 +117,8 @@ class Past:
     run_id: str
     plan: Plan
     deeds: Mapping[Section, Sequence[Deed]]
-
-    @property
-    def waves(self) -> int:
-        return max((d.change.wave for deeds in self.deeds.values() for d in deeds), default=0)
+    waves: int
+    """the number of the last one"""
 
 
 def read(book: Journal, *, only: frozenset[str] = frozenset()) -> Past:
@@ -135,14 +133,16 @@ def read(book: Journal, *, only: frozenset[str] = frozenset()) -> Past:
             hint=f"dsync reconcile {book.run_id}",
         )
     deeds: dict[Section, list[Deed]] = defaultdict(list)
+    waves = 0
     for number, change in enumerate(book.plan.changes(), 1):
+        waves = max(waves, change.wave)
         if only and "/".join(change.key) not in only:
             continue
         known = book.state(op_id(book.run_id, change))
         if known is not None and known.state in ("acked", "conflict", "duplicate"):
             deed = Deed(number=number, change=change, known=known)
             deeds[change.profile, change.scope].append(deed)
-    return Past(run_id=book.run_id, plan=book.plan, deeds=deeds)
+    return Past(run_id=book.run_id, plan=book.plan, deeds=deeds, waves=waves)
 
 
 # --- the plan -----------------------------------------------------------------------------------
@@ -231,10 +231,10 @@ def _in_order(jobs: Sequence[Job], past: Past) -> Iterator[tuple[Job, Scope]]:
 class _Verdict(NamedTuple):
     """Why a deed is not undone. `reason` is what the coverage counts; empty: it counts nothing."""
 
-    severity: Severity
-    code: str
     message: str
-    reason: str
+    code: str
+    reason: str = ""
+    severity: Severity = "error"
     hint: str = ""
 
 
@@ -385,7 +385,9 @@ class _Work:
             return None, None
         if missing := [str(ref) for ref, value in known.items() if isinstance(value, Missing)]:
             return _conflict(f"it relies on {', '.join(missing)}, which is gone"), None
-        payload, after = filled(change.payload, known), filled(change.after, known)
+        after = filled(change.after, known)
+        # What stands beside the changed fields is not the run's: others may have changed it.
+        payload = filled(change.payload, known) if change.action == "create" else after
         return None, replace(change, payload=payload, after=after)
 
     def _value(self, group: _Group, ref: Reference) -> Any:
@@ -513,9 +515,10 @@ class _Work:
 
         fresh = _subbed(group.job, then, by_id, by_key)
         if lost:
-            why = f"it refers to {', '.join(lost)}, which does not come back"
             return _Verdict(
-                "error", "DS-UNDO-LOST", why, "refers to a record that does not come back"
+                f"not undone: it refers to {', '.join(lost)}, which does not come back",
+                "DS-UNDO-LOST",
+                "refers to a record that does not come back",
             )
         return _Wish(deed, {**else_, **fresh}, tuple(needs))
 
@@ -728,7 +731,7 @@ class _Work:
         """The whole plan, its body written."""
         past = self.past
         covered = self._coverage()
-        self._note(None, _Verdict("warn", "DS-UNDO-COVERAGE", covered, ""), None)
+        self._note(None, _Verdict(covered, "DS-UNDO-COVERAGE", severity="warn"), None)
         scopes = [scope.name for scope in past.plan.scopes]
         names = list(past.plan.connections)
         ranks = ("create", "update", "delete")
@@ -882,41 +885,47 @@ def _plain(type_: str) -> str:
 
 def _conflict(why: str) -> _Verdict:
     return _Verdict(
-        "error", "DS-UNDO-CONFLICT", f"not as the run has left it: {why}", "changed since",
+        f"not as the run has left it: {why}",
+        "DS-UNDO-CONFLICT",
+        "changed since",
         hint="see who has changed it, and set it by hand",
-    )  # fmt: skip
+    )
 
 
 def _lost(what: Sequence[str]) -> _Verdict:
     told = ", ".join(what)
     return _Verdict(
-        "error", "DS-UNDO-LOST", f"not undone, for it would not be as it was: {told}", told,
+        f"not undone, for it would not be as it was: {told}",
+        "DS-UNDO-LOST",
+        told,
         hint="set it by hand",
-    )  # fmt: skip
+    )
 
 
 def _cannot(why: str) -> _Verdict:
-    return _Verdict("error", "DS-UNDO-CANNOT", f"not undone: {why}", why, hint="do it by hand")
+    return _Verdict(f"not undone: {why}", "DS-UNDO-CANNOT", why, hint="do it by hand")
 
 
 def _off(action: str) -> _Verdict:
     why = f"{action}s are off"
-    return _Verdict("skip", "DS-ACTION-OFF", f"not undone: {why}", why)
+    return _Verdict(f"not undone: {why}", "DS-ACTION-OFF", why, "skip")
 
 
 def _unclear(deed: Deed) -> _Verdict:
-    why = f"the run could not tell what became of it: {deed.known.state}"
     return _Verdict(
-        "error", "DS-UNDO-UNCLEAR", f"not undone: {why}", "not clear in the run",
+        f"not undone: the run has left it as a {deed.known.state}",
+        "DS-UNDO-UNCLEAR",
+        "not clear in the run",
         hint="see what the target holds, and set it by hand",
-    )  # fmt: skip
+    )
 
 
 def _not_ours(deed: Deed) -> _Verdict:
     return _Verdict(
-        "skip", "DS-UNDO-NOT-OURS",
-        f"not undone: it was so before the run came to it ({deed.known.message})", "",
-    )  # fmt: skip
+        f"not undone: it was so before the run came to it ({deed.known.message})",
+        "DS-UNDO-NOT-OURS",
+        severity="skip",
+    )
 
 
 def _withheld(wish: _Wish) -> _Verdict | None:
@@ -933,10 +942,11 @@ def _new_ids(group: _Group, again: Sequence[Change]) -> _Verdict:
     constants = [name for name in group.columns if name in profile.diff.ignore_fields]
     said = f"; as the profile says, not as it was: {', '.join(constants)}" if constants else ""
     return _Verdict(
-        "warn", "DS-UNDO-NEW-ID",
-        f"{names}{more} will get a new id, and only the fields that the profile writes{said}", "",
+        f"{names}{more} will get a new id, and only the fields that the profile writes{said}",
+        "DS-UNDO-NEW-ID",
+        severity="warn",
         hint="what refers to the old id, and is not in this plan, has to be set by hand",
-    )  # fmt: skip
+    )
 
 
 # --- text ---------------------------------------------------------------------------------------
@@ -950,7 +960,7 @@ def _told(con: duckdb.DuckDBPyConnection) -> dict[int, _Verdict]:
     ).fetchall()
     found: dict[int, _Verdict] = {}
     for rid, severity, code, message, hint in rows:
-        found.setdefault(rid, _Verdict(severity, code, message, message, hint or ""))
+        found.setdefault(rid, _Verdict(message, code, message, severity, hint or ""))
     return found
 
 
