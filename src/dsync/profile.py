@@ -361,6 +361,39 @@ def load_file(
     transforms: Collection[str] = (),
 ) -> LoadedProfile:
     """The profile in one file; its bases are looked for as `load` does, unless not `extends`."""
+    loaded, faults = judge_file(
+        path,
+        name=name,
+        search_paths=search_paths,
+        shipped=shipped,
+        defaults=defaults,
+        extends=extends,
+        max_depth=max_depth,
+        transforms=transforms,
+    )
+    if loaded is None or faults:
+        raise Faults(faults)
+    return loaded
+
+
+def judge_file(
+    path: Path,
+    *,
+    name: str | None = None,
+    search_paths: Sequence[Path] = (),
+    shipped: bool = True,
+    defaults: str | None = None,
+    extends: bool = True,
+    max_depth: int = MAX_DEPTH,
+    transforms: Collection[str] = (),
+) -> tuple[LoadedProfile | None, list[FileFault]]:
+    """What can be made of the profile in one file, and all of its faults in order.
+
+    With faults, what is wrong is left out of the profile: it is there to tell more about the file,
+    not to be used. None when what is left makes no profile.
+
+    Raises: Faults or Invalid when a file cannot be read, or what it extends not be found.
+    """
     faults: list[FileFault] = []
     folders = _folders(search_paths, shipped)
     chain = _chain(path, folders, defaults, max_depth, faults, follow=extends)
@@ -798,12 +831,15 @@ def _beside(
 ) -> list[FileFault]:
     """Without those that only follow from values that were left out."""
     names_in_doubt = doubtful & {("mapping",), ("resolve",), ("payload",)}
+    # Items that were left out of a list move those behind them, so their places are not known.
+    moved = {fault.way[:-1] for fault in unfit if fault.way and isinstance(fault.way[-1], int)}
     return [
         fault
         for fault in faults
         if not any(fault.way[: len(f.way)] == f.way or f.way[:-1] == fault.way for f in unfit)
         and not (names_in_doubt and fault.code in ("DS-PROF-FIELD", "DS-PROFILE-004"))
         and not (("endpoint",) in doubtful and fault.way == ("endpoint",))
+        and not any(fault.way[:cut] in moved for cut in range(len(fault.way)))
     ]
 
 
