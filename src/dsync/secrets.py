@@ -225,6 +225,8 @@ _PATTERNS = (
         rf"\1\2\3{MASK}\2\3",
     ),
 )
+# Every pattern asks for one of these, and few texts of a log line hold one.
+_SIGNS = re.compile(r"[:=\s]")
 _NAME = re.compile(rf"(?:^|[_.-])(?:{_WORDS}|authorization|cookie)$", re.IGNORECASE)
 _CAMEL = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
 
@@ -262,8 +264,9 @@ class Redactor:
             if self._known is None:
                 self._known = self._compile()
             text = self._known.sub(MASK, text)
-        for pattern, masked in _PATTERNS:
-            text = pattern.sub(masked, text)
+        if _SIGNS.search(text):
+            for pattern, masked in _PATTERNS:
+                text = pattern.sub(masked, text)
         return text
 
     def __call__(self, value: Any) -> Any:
