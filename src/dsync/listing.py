@@ -7,7 +7,7 @@ other JMESPath costs a decode and an encode of each record.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -19,7 +19,7 @@ from dsync.errors import ContractBreach, Invalid
 from dsync.http import Answer, decode_json, excerpt
 
 if TYPE_CHECKING:
-    from dsync.system import Paging
+    from dsync.system import Each, Paging
 
 
 def search(expression: str, document: Any) -> Any:
@@ -63,15 +63,25 @@ class Batch:
 class Shape:
     """Where records, their ids, the next page and the total are in an answer."""
 
-    def __init__(self, *, records: str, identity: str, paging: Paging | None = None) -> None:
-        self._records, self._id = records, identity
+    def __init__(
+        self,
+        *,
+        records: str,
+        identity: str,
+        paging: Paging | None = None,
+        each: Each | None = None,
+    ) -> None:
+        self._records, self._each = records, each
+        self._id = identity if each is None else each.id
         self._next = paging.next if paging else None
         self._total = paging.total if paging else None
-        for expression in (records, identity, self._next, self._total):
+        inner = (each.of, *each.with_.values()) if each else ()
+        for expression in (records, self._id, self._next, self._total, *inner):
             if expression is not None:
                 _compiled(expression)
-        self._fast = _reader([e for e in (self._next, self._total) if e is not None], records)
-        self._ids = _id_decoder(identity)
+        beside = [e for e in (self._next, self._total) if e is not None]
+        self._fast = _reader(beside, records) if each is None else None
+        self._ids = _id_decoder(self._id)
         self._checked_once = False
 
     def read(self, answer: Answer) -> Batch:
@@ -112,13 +122,26 @@ class Shape:
         records = search(self._records, document)
         if not isinstance(records, list) or not all(isinstance(r, dict) for r in records):
             self._fail(answer)
+        inner = records if self._each is None else list(self._inside(records, answer))
         return Batch(
-            ndjson=_encoder.encode_lines(records),
+            ndjson=_encoder.encode_lines(inner),
             count=len(records),
             ids=[search(self._id, record) for record in records],
             first=_encoder.encode(records[0]) if records else b"",
             **self._beside(document),
         )
+
+    def _inside(self, records: list[Any], answer: Answer) -> Iterator[dict[str, Any]]:
+        """The records inside these."""
+        each = self._each
+        assert each is not None  # noqa: S101 - asked only where it is declared
+        for record in records:
+            found = search(each.of, record) or []
+            if not isinstance(found, list) or not all(isinstance(one, dict) for one in found):
+                self._fail(answer)
+            beside = {name: search(where, record) for name, where in each.with_.items()}
+            for one in found:
+                yield {**one, **beside}
 
     def _beside(self, document: Any) -> dict[str, Any]:
         total = search(self._total, document) if self._total else None

@@ -216,7 +216,7 @@ def _note_misses(
             field=field,
             hint="make the name unique there, or look it up by another field",
         )  # fmt: skip
-        if key in checked and entry.on_missing is None:
+        if entry.on_missing == "ignore" or (key in checked and entry.on_missing is None):
             continue
         findings.note(
             con, mapped, section,

@@ -205,7 +205,9 @@ def _with_blanks(con: duckdb.DuckDBPyConnection, table: SourceTable, words: Sequ
         for header, type_ in describe(con, f"FROM {name(table.name)}").items()
     ]
     view = f"{table.name}__blanks"
-    con.execute(f"CREATE VIEW {name(view)} AS SELECT {', '.join(select)} FROM {name(table.name)}")
+    con.execute(
+        f"CREATE OR REPLACE VIEW {name(view)} AS SELECT {', '.join(select)} FROM {name(table.name)}"
+    )
     return view
 
 

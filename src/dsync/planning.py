@@ -74,6 +74,8 @@ class Job:
     """a file that takes the place of the profile's source"""
     base: Path
     """what the profile's relative paths are relative to"""
+    nodes: tuple[Mapping[str, str], ...] = ()
+    """all machines of the tenant: the table `nodes` of the profile's query"""
     actions: Actions = Actions()
 
     @property
@@ -390,6 +392,8 @@ def _map(
     created: list[mapping.Created] = []
 
     def use(tables: dict[str, SourceTable]) -> None:
+        if profile.source.query is not None:
+            tables = {**tables, **_nodes(con, job, number, tables)}
         created[:] = [mapping.create(con, profile, tables, section=section)]
 
     tables = sources.read(
@@ -407,6 +411,26 @@ def _map(
     for table in tables.values():
         sources.drop(con, table)
     return mapped, tables
+
+
+NODE_COLUMNS = ("name", "id", "role", "ip", "ip_private")
+
+
+def _nodes(
+    con: duckdb.DuckDBPyConnection, job: Job, number: int, tables: Mapping[str, SourceTable]
+) -> dict[str, SourceTable]:
+    """The tenant's machines as the table `nodes`, unless the source has one of that name."""
+    from dsync.sources import SourceTable as Table
+
+    if any(name.lower() == "nodes" for name in tables):
+        return {}
+    table = f"source_{number}__nodes"
+    columns = ", ".join(f"{column} VARCHAR" for column in NODE_COLUMNS)
+    con.execute(f"CREATE OR REPLACE TABLE {table} (_row BIGINT, {columns})")
+    for row, node in enumerate(job.nodes, 1):
+        values = [node.get(column) or None for column in NODE_COLUMNS]
+        con.execute(f"INSERT INTO {table} VALUES (?, ?, ?, ?, ?, ?)", [row, *values])
+    return {"nodes": Table(name=table, file="tenants.yml", rows=len(job.nodes))}
 
 
 @contextlib.contextmanager

@@ -157,15 +157,16 @@ class Lookup(Model):
 class Resolve(Model):
     """A name becomes an id (or another field, `take`) by a join with a listed resource.
 
-    `on_missing` and `on_ambiguous` say what a miss means; None leaves it to a precheck
-    (`must_exist`, `must_exist_many`). `if_empty` is the value when there is nothing to look up.
+    `on_missing` says what a miss means; None leaves it to a precheck (`must_exist`,
+    `must_exist_many`), and `ignore` leaves the field empty, or the list shorter. `if_empty` is the
+    value when there is nothing to look up.
     """
 
     from_: str = Field(alias="from")
     lookup: Lookup | None = None
     lookup_many: Lookup | None = None
     take: str = Field("id", description="the field of the inventory to take; default its id")
-    on_missing: Severity | None = None
+    on_missing: Severity | Literal["ignore"] | None = None
     if_empty: Any = None
     transform: list[str | Step] = []
 
@@ -405,14 +406,13 @@ def judge_file(
     # Faults of the model are looked for with the kept keys only.
     profile, unfit = yamlfile.fit_rest(Profile, root, code="DS-PROF")
     faults += [_recode(fault) for fault in unfit]
-    if profile is not None:
-        doubtful = {fault.way[:1] for fault in unfit if fault.kind != "unknown"}
-        judged = _Judge(profile, root, frozenset(transforms))
-        faults += _beside(judged.faults(), unfit, doubtful)
-        warnings += judged.warnings()
-    if profile is None or faults:
-        raise Faults(sorted(faults, key=yamlfile.order))
-    return LoadedProfile(
+    if profile is None:
+        return None, sorted(faults, key=yamlfile.order)
+    doubtful = {fault.way[:1] for fault in unfit if fault.kind != "unknown"}
+    judged = _Judge(profile, root, frozenset(transforms))
+    faults += _beside(judged.faults(), unfit, doubtful)
+    warnings += _beside(judged.warnings(), unfit, doubtful)
+    loaded = LoadedProfile(
         name=name or path.stem,
         profile=profile,
         files=tuple(dict.fromkeys(node.place.file or "" for node in chain)),
@@ -420,6 +420,7 @@ def judge_file(
         root=root,
         warnings=tuple(warnings),
     )
+    return loaded, sorted(faults, key=yamlfile.order)
 
 
 def base_faults(path: Path) -> list[FileFault]:

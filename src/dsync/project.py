@@ -408,7 +408,18 @@ def job(project: Project, ask: Ask, target: Target, *, scopes: tuple[Scope, ...]
         principal=principal(target),
         scopes=scopes,
         base=project.root,
+        nodes=_nodes(project, ask, target),
     )
+
+
+def _nodes(project: Project, ask: Ask, target: Target) -> tuple[dict[str, str], ...]:
+    from dsync import scopes as scopes_
+
+    try:
+        tenant = scopes_.tenant_facts(target.connection, context_of(project, ask))
+    except Invalid:
+        return ()  # scopes are told in another way; whoever needs the tenant's has said so
+    return tuple(dataclasses.asdict(machine) for machine in tenant.machines) if tenant else ()
 
 
 def principal(target: Target) -> str:

@@ -345,6 +345,17 @@ class Limits(Model):
     )
 
 
+class Each(Model):
+    """Records that are listed inside others: `of` finds them in one, `with` is taken along.
+
+    `id` names the outer record, so that a page that repeats one is noticed.
+    """
+
+    of: JMESPath
+    with_: dict[str, JMESPath] = Field({}, alias="with", description="field -> from the outer one")
+    id: JMESPath = "id"
+
+
 class List(Model):
     """How the records of a resource are listed. `job` means the answer is a job with the rows."""
 
@@ -354,6 +365,7 @@ class List(Model):
     body: Any = None
     records: JMESPath = Field("@", description="the list of records in the answer")
     paging: Paging | None = None
+    each: Each | None = None
     job: bool = False
     job_records: JMESPath = "response.rows"
 
@@ -377,13 +389,15 @@ class Write(Model):
 
     `send: changed` sends only the fields that differ (updates). `omit` leaves payload fields out,
     `include` adds some (values may hold `{id}`), `keep` sends these fields of the existing record
-    back when the payload does not have them.
+    back when the payload does not have them. `params` are payload fields that stand in the path,
+    as `{field}`, and not in the body.
     """
 
     method: Method | None = None
     path: Template
     send: Literal["all", "changed"] = "all"
     omit: list[str] = []
+    params: list[str] = []
     include: dict[str, Any] = {}
     keep: list[str] = []
     id: JMESPath | None = Field(None, description="the record's id in the answer")
@@ -749,12 +763,14 @@ def _resource_faults(
     if resource.refresh:
         yield from _unknown(resource.refresh.path, scope, (*way, "refresh", "path"), fault)
     if resource.create:
-        yield from _unknown(resource.create.path, scope | key, (*way, "create", "path"), fault)
+        known = scope | key | set(resource.create.params)
+        yield from _unknown(resource.create.path, known, (*way, "create", "path"), fault)
     for ability, write in (("update", resource.update), ("delete", resource.delete)):
         if write is None:
             continue
-        yield from _unknown(write.path, scope | key | {"id"}, (*way, ability, "path"), fault)
-        named = set(placeholders(write.path)) & (key | {"id"})
+        means = key | {"id"} | set(write.params)
+        yield from _unknown(write.path, scope | means, (*way, ability, "path"), fault)
+        named = set(placeholders(write.path)) & means
         included = any("{" in text for text in _texts(write.include))
         upsert = ability == "update" and resource.write == "upsert"
         if not (named or included or upsert):

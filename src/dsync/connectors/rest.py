@@ -193,7 +193,7 @@ class Rest:
             yield _page(self._job_shape(how, declared).read(_answer_of(verdict)))
             return
         paging = how.paging or self._system.paging
-        shape = Shape(records=how.records, identity=declared.id, paging=paging)
+        shape = Shape(records=how.records, identity=declared.id, paging=paging, each=how.each)
         walk = Walk(paging, f"{self._system.system} {resource} {scope.name}".rstrip())
         call = self._list_call(how, scope)
         following: asyncio.Task[tuple[Batch, Answer] | None] | None = None
@@ -540,7 +540,7 @@ class Rest:
         return verdict
 
     def _job_shape(self, how: List, resource: Resource) -> Shape:
-        return Shape(records=how.job_records, identity=resource.id)
+        return Shape(records=how.job_records, identity=resource.id, each=how.each)
 
     def _list_call(self, how: List, scope: Scope) -> _Call:
         path, template = self._path(how.path, scope.values)
@@ -573,6 +573,7 @@ class Rest:
         }
         if change.id is not None:
             values["id"] = change.id
+        values |= {name: (change.payload or {}).get(name) for name in write.params}
         path, template = self._path(write.path, values)
         action = "create" if write is resource.create else change.action
         method = write.method or METHODS[action]
@@ -580,7 +581,8 @@ class Rest:
             self._check_single(path, resource, values, scope)
         body: bytes | None = None
         if method != "DELETE":
-            payload = {k: v for k, v in (change.payload or {}).items() if k not in write.omit}
+            left_out = {*write.omit, *write.params}
+            payload = {k: v for k, v in (change.payload or {}).items() if k not in left_out}
             payload |= {name: _filled(item, values) for name, item in write.include.items()}
             envelope = self._system.envelope.request
             # Encoded once: these bytes are what is sent, in every attempt.
