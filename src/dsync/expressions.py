@@ -223,6 +223,32 @@ def trace_query(sql: str, *, headers: Sequence[str]) -> Trace:
     return Trace(reads=frozenset(of_first(tree)), joined=joined, cells=cells)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shape:
+    """What the text of a query tells without any data."""
+
+    tables: tuple[str, ...]
+    """the tables that it reads, as it writes them, each once"""
+    columns: tuple[str, ...] | None
+    """the columns of its result; None where only the data tells (`*`)"""
+
+
+def shape_query(sql: str) -> Shape:
+    """The tables and the result's columns of a query that `check_query` may accept.
+
+    Raises: Invalid DS-SQL-….
+    """
+    tree = _parse(sql)
+    if not isinstance(tree, exp.Query):
+        raise _forbidden("anything but one SELECT", sql)
+    _check(tree, sql)
+    ctes = {cte.alias.lower() for cte in tree.find_all(exp.CTE)}
+    tables = [t.name for t in tree.find_all(exp.Table) if t.name.lower() not in ctes]
+    names = tree.named_selects
+    told = names and all(names) and "*" not in names
+    return Shape(tables=tuple(dict.fromkeys(tables)), columns=tuple(names) if told else None)
+
+
 def _parse(sql: str) -> exp.Expr:
     try:
         trees = sqlglot.parse(sql, read="duckdb")
