@@ -49,7 +49,7 @@ FLOORS: tuple[frozenset[str], ...] = tuple(
         "profile",
         "system",
         "yamlfile secrets logs",
-        "checks templates expressions",
+        "checks templates expressions jmes",
         "transforms",
         "database",
         "sql",

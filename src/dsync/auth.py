@@ -14,9 +14,9 @@ from collections.abc import Awaitable, Callable, Mapping
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Protocol
 
-import jmespath
 import structlog
 
+from dsync import jmes
 from dsync.errors import ContractBreach, Invalid, Unauthorized, Unavailable
 
 if TYPE_CHECKING:
@@ -293,8 +293,8 @@ def _names(value: Any) -> set[str]:
 
 def _search(expression: str, document: Any) -> Any:
     try:
-        return jmespath.search(expression, document)
-    except jmespath.exceptions.JMESPathError:
+        return jmes.compiled(expression).search(document)
+    except jmes.JMESPathError:
         return None
 
 

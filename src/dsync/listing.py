@@ -9,12 +9,11 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
 from typing import TYPE_CHECKING, Any, NoReturn
 
-import jmespath
 import msgspec
 
+from dsync import jmes
 from dsync.errors import ContractBreach, Invalid
 from dsync.http import Answer, decode_json, excerpt
 
@@ -29,15 +28,14 @@ def search(expression: str, document: Any) -> Any:
     """
     try:
         return _compiled(expression).search(document)
-    except jmespath.exceptions.JMESPathTypeError:
+    except jmes.JMESPathTypeError:
         return None
 
 
-@lru_cache(maxsize=512)
-def _compiled(expression: str) -> Any:
+def _compiled(expression: str) -> jmes.Expression:
     try:
-        return jmespath.compile(expression)
-    except jmespath.exceptions.JMESPathError as error:
+        return jmes.compiled(expression)
+    except jmes.JMESPathError as error:
         raise Invalid(
             f"{expression!r} is no JMESPath ({excerpt(str(error), limit=120)})",
             code="DS-JMESPATH",

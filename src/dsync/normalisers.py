@@ -169,6 +169,9 @@ def _normalise(key: str, sql: str, form: Any, column: Column, diff: Diff) -> str
         sql = f"list_transform({sql}, lambda _x_: lower(_x_))"
     if key in diff.number and text:
         sql = f"coalesce(try_cast({sql} AS DOUBLE)::VARCHAR, {sql})"
+    for inner in sorted(diff.list_as_sets, key=len, reverse=True):
+        if inner.startswith(f"{key}."):
+            sql = _inside(sql, form, inner.split(".")[1:])
     if key in diff.csv_as_sets and text:
         parts = f"list_transform(string_split({sql}, ','), lambda _x_: trim(_x_))"
         sql = f"array_to_string(list_sort(list_distinct({parts})), ',')"
@@ -186,6 +189,24 @@ def _normalise(key: str, sql: str, form: Any, column: Column, diff: Diff) -> str
     if key in diff.default:
         sql = f"coalesce({sql}, {_default(diff.default[key], form)})"
     return sql
+
+
+def _inside(sql: str, form: Any, path: list[str], depth: int = 0) -> str:
+    """SQL with the list at `path` below a list or an object as a set; other forms stay as is."""
+    if isinstance(form, list):
+        if not path and not isinstance(form[0], list):
+            return f"list_sort(list_distinct({sql}))"
+        one = f"_n{depth}_"
+        return f"list_transform({sql}, lambda {one}: {_inside(one, form[0], path, depth + 1)})"
+    if not isinstance(form, dict) or not path or path[0] not in form:
+        return sql
+    parts = []
+    for key, below in form.items():
+        value = f"struct_extract({sql}, {literal(key)})"
+        if key == path[0]:
+            value = _inside(value, below, path[1:], depth)
+        parts.append(f"{name(key)} := {value}")
+    return f"CASE WHEN {sql} IS NOT NULL THEN struct_pack({', '.join(parts)}) END"
 
 
 def _sorted(sql: str, form: Any, order: Callable[[str], str]) -> str:

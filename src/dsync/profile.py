@@ -1070,7 +1070,8 @@ class _Judge:
         ]
         for way, names in [*lists, (("omit_empty",), profile.omit_empty)]:
             for index, name in enumerate(names):
-                if name not in profile.payload:
+                # `list_as_sets` may go on below a field: specifications.rules
+                if name.partition(".")[0] not in profile.payload:
                     step: str | int = name if isinstance(names, dict) else index
                     near = yamlfile.nearest(name, profile.payload)
                     found.append(

@@ -72,18 +72,16 @@ def _template(text: str) -> str:
 
 def _expression(text: str) -> str:
     """A JMESPath expression that compiles, with functions that exist."""
-    import jmespath
-    from jmespath.exceptions import JMESPathError
-    from jmespath.functions import Functions
+    from dsync import jmes
 
     try:
-        tree = jmespath.compile(text).parsed
-    except JMESPathError as error:
+        tree = jmes.compiled(text).tree
+    except jmes.JMESPathError as error:
         told = str(error).partition("\n")[0].rstrip(":")
         _refuse("DS-JMES", f"`{text[:80]}` is no JMESPath expression: {told}", _JMESPATH_HINT)
     for name in _functions(tree):
-        if name not in Functions.FUNCTION_TABLE:
-            near = yamlfile.nearest(name, Functions.FUNCTION_TABLE)
+        if name not in jmes.NAMES:
+            near = yamlfile.nearest(name, jmes.NAMES)
             _refuse("DS-JMES", f"JMESPath has no function `{name}`", near or _JMESPATH_HINT)
     return text
 

@@ -89,14 +89,14 @@ def _getter(path: str) -> Callable[[dict[str, Any]], Any]:
             return found
 
         return walk
-    import jmespath
+    from dsync import jmes
 
-    compiled = jmespath.compile(path)
+    compiled = jmes.compiled(path)
 
     def search(record: dict[str, Any]) -> Any:
         try:
             return compiled.search(record)
-        except jmespath.exceptions.JMESPathError as fault:
+        except jmes.JMESPathError as fault:
             raise ContractBreach(
                 f"the listed record does not fit the path {path}: {fault}",
                 code="DS-TGT-SHAPE",

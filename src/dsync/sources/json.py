@@ -20,9 +20,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 import duckdb
-import jmespath
-from jmespath.exceptions import JMESPathError
 
+from dsync import jmes
 from dsync.errors import Invalid, Place
 from dsync.model import Finding
 from dsync.profile import JsonSource
@@ -130,8 +129,8 @@ def _load_found(
     """Load the list that the JMESPath finds in the document."""
     document = _document(source, limits)
     try:
-        found = jmespath.search(expression, document)
-    except JMESPathError as error:
+        found = jmes.compiled(expression).search(document)
+    except jmes.JMESPathError as error:
         raise source.fault(
             "JSON-PATH", f"`records: {escaped(expression)}`: {escaped(str(error))}", "correct it"
         ) from None
