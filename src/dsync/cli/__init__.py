@@ -47,6 +47,7 @@ GLOBAL_OPTIONS = {
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command with these words (default: the process's own); returns the exit code."""
     words = list(sys.argv[1:] if argv is None else argv)
+    _open_streams()
     if "_DSYNC_COMPLETE" not in os.environ:
         if words in ([], ["--help"], ["-h"], ["help"]):
             print(help_text())
@@ -57,6 +58,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     from dsync.cli.group import run
 
     return run(words)
+
+
+def _open_streams() -> None:
+    """What was closed before we began leads nowhere: else a file of ours would take its number."""
+    while (descriptor := os.open(os.devnull, os.O_RDWR)) <= 2:
+        pass
+    os.close(descriptor)
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        if getattr(sys, name) is None:
+            mode = "r" if number == 0 else "w"
+            setattr(sys, name, open(number, mode, encoding="utf-8"))  # noqa: SIM115 - for good
 
 
 def help_text() -> str:

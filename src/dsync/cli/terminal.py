@@ -18,13 +18,33 @@ if TYPE_CHECKING:
 
 @contextlib.contextmanager
 def results() -> Iterator[TextIO]:
-    """Where results are written. A reader that goes away (`| head`) ends the block, not us."""
+    """Where results are written. A reader that goes away (`| head`) ends the block, not us.
+
+    Raises: StorageFault when they cannot be written, as on a full disk.
+    """
     try:
         yield sys.stdout
         sys.stdout.flush()
     except BrokenPipeError:
         # Nobody reads any more; what is still printed goes nowhere, and the exit code stands.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _mute(sys.stdout)
+    except OSError as error:
+        from dsync.errors import StorageFault
+
+        _mute(sys.stdout)
+        raise StorageFault(
+            f"the result cannot be printed: {error.strerror or error}",
+            code="DS-STORE-REPORT",
+            where="<stdout>",
+            hint="what was done is done; make space, then look at it: dsync runs",
+        ) from error
+
+
+def _mute(stream: TextIO) -> None:
+    """What is still printed goes nowhere; else its buffer would fail again when we end."""
+    null = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, stream.fileno())
+    os.close(null)
 
 
 def say(text: str) -> None:
@@ -35,7 +55,11 @@ def say(text: str) -> None:
 
 def note(text: str) -> None:
     """Say something beside the result."""
-    click.echo(text, err=True, color=_coloured(sys.stderr))
+    try:
+        click.echo(text, err=True, color=_coloured(sys.stderr))
+    except OSError:
+        # Nobody can be told; that is no reason to leave the work half done.
+        _mute(sys.stderr)
 
 
 def show_error(error: DsyncError) -> None:
