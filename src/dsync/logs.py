@@ -122,7 +122,7 @@ def _crash_log() -> Path | None:
     path = user_log_path("directorsync") / "crash.log"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        _add(logging.FileHandler(path, encoding="utf-8"), "DEBUG", _json)
+        _add(_File(path, encoding="utf-8"), "DEBUG", _json)
     except OSError:
         return None
     return path
@@ -135,7 +135,31 @@ def close() -> None:
     _sinks.app = None
 
 
-class _Daily(TimedRotatingFileHandler):
+class _File(logging.FileHandler):
+    """Ends at the first line that cannot be written, says so, and troubles nobody any more."""
+
+    has_failed = False
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if not self.has_failed:
+            super().emit(record)
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        reason = sys.exc_info()[1]
+        if self.has_failed or not isinstance(reason, OSError):
+            super().handleError(record)
+            return
+        self.has_failed = True
+        structlog.get_logger(_OURS).warning(
+            "the log ends here", file=self.baseFilename, reason=reason.strerror
+        )
+
+    def close(self) -> None:
+        with contextlib.suppress(OSError):
+            super().close()
+
+
+class _Daily(_File, TimedRotatingFileHandler):
     """Does not rotate a second time what another process has rotated already."""
 
     def doRollover(self) -> None:
@@ -213,7 +237,7 @@ def _run_file(action: str, run_id: str) -> tuple[logging.Handler | None, Path | 
     try:
         day.mkdir(exist_ok=True)
         path = day / f"{action}_{run_id}.log"
-        return _add(logging.FileHandler(path, encoding="utf-8"), _sinks.level, _json), path
+        return _add(_File(path, encoding="utf-8"), _sinks.level, _json), path
     except OSError as error:
         structlog.get_logger(_OURS).warning("no run log", folder=str(day), reason=str(error))
         return None, None
