@@ -24,9 +24,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from dsync import project as projects
-from dsync.errors import DsyncError, Locked, StorageFault, UsageFault
+from dsync.errors import DsyncError, Locked, Stale, StorageFault, UsageFault
 from dsync.model import Change, Event, History, Plan
 from dsync.project import Ask, ProfileInfo, Project
+from dsync.storage import guarded
 
 if TYPE_CHECKING:
     from dsync import runs as runs_module
@@ -208,7 +209,9 @@ def plan(project: Project, ask: Ask, *, on_event: Listen = _silent) -> Iterator[
         workdir = stack.enter_context(_workdir(project))
         if ask.existing is None:
             stack.enter_context(_logged(project, "plan", workdir.name, tenant=ask.tenant))
-        yield asyncio.run(_plan(project, ask, workdir, on_event))
+        with guarded(workdir):
+            found = asyncio.run(_plan(project, ask, workdir, on_event))
+        yield found
 
 
 @contextlib.contextmanager
@@ -232,7 +235,11 @@ async def _undo(project: Project, run_id: str, ask: Ask, workdir: Path, on_event
 
     with journal.Journal.open(runs_.folder(project, run_id)) as book:
         done = undo_.read(book, only=ask.only)
-    found = projects.targets_of(project, ask, done.plan)
+    try:
+        found = projects.targets_of(project, ask, done.plan)
+    except Stale as fault:
+        fault.hint = "an undo compares as its run did: put profile, system file and address back"
+        raise
     jobs = [undo_.scoped(projects.job(project, ask, one, scopes=()), done) for one in found]
     pasts = runs_.history(project, projects.lanes_of(found, done.plan))
     runs_.check_settled(project, pasts)

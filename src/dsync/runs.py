@@ -28,6 +28,7 @@ from dsync.model import Change, Event, History, Outcome, Plan
 from dsync.project import Ask, Project, Target
 from dsync.reports import json as report_json
 from dsync.reports import key_text
+from dsync.storage import guarded
 
 PLAN_LIFE_S, PLAN_LIFE_WITH_DELETES_S = 24 * 3600.0, 4 * 3600.0
 _CLOCKS_DIFFER_S = 300.0
@@ -224,7 +225,8 @@ def _work(
     book.make_room()
     with work.logged(book.run_id):
         try:
-            asyncio.run(_apply(project, ask, targets, lanes, book, work, age_s))
+            with guarded(book.folder):
+                asyncio.run(_apply(project, ask, targets, lanes, book, work, age_s))
         except BaseException:
             # The journal knows what was sent; and the first error is the one to tell.
             with contextlib.suppress(Exception):
