@@ -76,6 +76,8 @@ StopReason = Literal[
 ]
 OperationState = Literal["intent", "sent", "skipped"] | OutcomeState
 
+RETRIED = "DS-APPLY-RETRIED"
+"""of an unknown attempt that is followed by another one, because the API takes both for one"""
 _MESSAGE_CHARS = 500
 
 
@@ -355,6 +357,12 @@ class Journal:
 
         Raises: StorageFault; from then on always, because what the disk holds is not known.
         """
+        self._append(records)
+        # Behind the commit, not synced: after a power cut it may say too little, never too much.
+        with contextlib.suppress(OSError):
+            os.pwrite(self._head, _HARD.pack(self._seq), 0)
+
+    def _append(self, records: Sequence[Record]) -> None:
         if self._broken is not None:
             raise self._broken
         seq, link, rows = self._seq, self._link, []
@@ -377,9 +385,6 @@ class Journal:
         self._seq, self._link = seq, link
         self._lives += [(row[0], record.data or "") for row, record in
                         zip(rows, records, strict=True) if record.kind == "start"]  # fmt: skip
-        # Behind the commit, not synced: after a power cut it may say too little, never too much.
-        with contextlib.suppress(OSError):
-            os.pwrite(self._head, struct.pack(">Q", seq), 0)
 
     def mark(self, record: Record) -> None:
         """Write one event that a kill cannot take back; a power cut can, until the next `append`.
@@ -389,7 +394,10 @@ class Journal:
         with guarded(self.folder):
             self._db.execute("PRAGMA synchronous=NORMAL")
         try:
-            self.append(record)
+            self._append([record])
+            # A power cut may keep the head and take the event: this counts in this boot alone.
+            with contextlib.suppress(OSError):
+                os.pwrite(self._head, _SOFT.pack(self._seq, _short(self._boot)), _HARD.size)
         finally:
             with guarded(self.folder):
                 self._db.execute("PRAGMA synchronous=FULL")
@@ -468,7 +476,8 @@ class Journal:
             if entry.run_id != self.run_id or record.op is None:
                 continue
             known = self.state(record.op)
-            if known and (known.is_unknown or known.is_open) and known.attempt == record.attempt:
+            fits = known and (known.attempt == record.attempt or record.kind == "job")
+            if known and fits and (known.is_unknown or known.is_open):
                 self.append(record)
                 taken += 1
         return taken
@@ -535,10 +544,13 @@ class Journal:
                 if link != found:
                     return f"event {row[0]} is not as it was written"
                 last = row[0]
-            head = os.pread(self._head, 8, 0)
-        if len(head) != 8:
+            head = os.pread(self._head, _HARD.size + _SOFT.size, 0)
+        if len(head) not in (_HARD.size, _HARD.size + _SOFT.size):
             return f"{HEAD_FILE} is damaged"
-        (least,) = struct.unpack(">Q", head)
+        (least,) = _HARD.unpack_from(head)
+        if len(head) > _HARD.size:
+            marked, boot = _SOFT.unpack_from(head, _HARD.size)
+            least = max(least, marked) if boot == _short(self._boot) else least
         return f"the events {last + 1} to {least} are missing" if last < least else ""
 
     def breaches(self) -> list[str]:
@@ -555,7 +567,7 @@ class Journal:
         for row in events:
             kind, number = row[2], row[4]
             if kind == "intent":
-                proved = state == "intent" and self._same_boot(seq)
+                proved = state == "intent" and self._same_boot(seq, row[0])
                 if state not in ("", "not_sent", "skipped") and not proved:
                     yield f"event {row[0]}: sent again while it was {state}"
                 if number != attempt + 1:
@@ -563,7 +575,8 @@ class Journal:
                 state, attempt, seq = "intent", number, row[0]
                 continue
             allowed = _ALLOWED[kind]
-            if state not in allowed:
+            still = kind == "outcome" and state == row[5] == "unknown"
+            if state not in allowed and not still:
                 yield f"event {row[0]}: {kind} after {state or 'nothing'}"
             if kind in ("sent", "resolve") and number != attempt:
                 yield f"event {row[0]}: {kind} of attempt {number}, and {attempt} is the last"
@@ -574,7 +587,7 @@ class Journal:
     def _fold(self, rows: Iterable[tuple[Any, ...]]) -> Operation:
         """What the events of one operation, in their order, add up to."""
         now: dict[str, Any] = {"state": "skipped"}
-        seq = 0
+        seq, is_unclear = 0, False
         for row in rows:
             _, at, kind, _, attempt, state, status, record_id, code, message, job, data = row
             match kind:
@@ -587,6 +600,7 @@ class Journal:
                 case "job":
                     now |= {"state": "accepted", "job": job}
                 case "outcome" | "resolve":
+                    is_unclear = code == RETRIED
                     now |= {"state": state, "status": status, "job": job or now.get("job")}
                     now |= {"attempt": attempt, "code": code or "", "message": message or ""}
                     now["resolved"] = kind == "resolve"
@@ -594,15 +608,20 @@ class Journal:
                     now |= {"state": "skipped", "message": message or ""}
             if record_id is not None:
                 now["id"] = msgspec.json.decode(record_id)
-        if now["state"] == "intent" and seq <= self._opened and self._same_boot(seq):
+        proved = seq <= self._opened and self._same_boot(seq)
+        if now["state"] == "intent" and proved:
             # The mark is written before the first byte and survives a kill: it did not leave.
-            now["state"] = "not_sent"
+            # Where the attempt before it may have had its effect, that is still not known.
+            now["state"] = "unknown" if is_unclear else "not_sent"
         return Operation(**now)
 
-    def _same_boot(self, seq: int) -> bool:
-        """True when the machine has not been started anew since this event."""
-        life = bisect.bisect_right([first for first, _ in self._lives], seq) - 1
-        boots = {boot for _, boot in self._lives[max(life, 0) :]} | {self._boot}
+    def _same_boot(self, seq: int, until: int | None = None) -> bool:
+        """True when the machine was not started anew between these two events, or until now."""
+        firsts = [first for first, _ in self._lives]
+        life = max(bisect.bisect_right(firsts, seq) - 1, 0)
+        boots = {boot for _, boot in self._lives[life:]} | {self._boot}
+        if until is not None:
+            boots = {boot for _, boot in self._lives[life : bisect.bisect_right(firsts, until)]}
         return len(boots) == 1 and "" not in boots
 
     def close(self) -> None:
@@ -663,6 +682,8 @@ _INSERT = f"INSERT INTO events ({_COLUMNS}, link) VALUES (?,?,?,?,?,?,?,?,?,?,?,
 _SELECT = f"SELECT {_COLUMNS} FROM events"
 _WHOLE = f"SELECT {_COLUMNS}, link FROM events"
 _FIRST_LINK = ""
+_HARD, _SOFT = struct.Struct(">Q"), struct.Struct(">Q16s")
+"""the head file: events that are durable; events with marks, and the boot that this holds for"""
 _NOFOLLOW = getattr(os, "O_NOFOLLOW", 0)
 
 
@@ -708,7 +729,7 @@ def _has_run(db: sqlite3.Connection) -> bool:
 def _least(folder: Path) -> int:
     """How many events a journal had at least; 0 when it was never begun."""
     with contextlib.suppress(OSError, struct.error):
-        return int(struct.unpack(">Q", (folder / HEAD_FILE).read_bytes())[0])
+        return int(_HARD.unpack_from((folder / HEAD_FILE).read_bytes())[0])
     return 0
 
 
@@ -803,10 +824,15 @@ def _check_room(folder: Path, plan: Plan) -> None:
         )
 
 
+def _short(boot: str) -> bytes:
+    """A start of the machine in 16 bytes."""
+    return hashlib.blake2b(boot.encode(), digest_size=16).digest()
+
+
 def _write_head(path: Path) -> None:
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | _NOFOLLOW, 0o600)
     try:
-        os.pwrite(descriptor, struct.pack(">Q", 0), 0)
+        os.pwrite(descriptor, _HARD.pack(0), 0)
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
