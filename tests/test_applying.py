@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -16,10 +18,18 @@ from typing import Any
 
 import pytest
 
-from dsync import applying, outcomes
+from dsync import applying, failpoints, outcomes
+from dsync import journal as journals
 from dsync.applying import Rules
 from dsync.connectors import CallLog, Page
-from dsync.errors import Invalid, Stale, StorageFault, Unauthorized, Unavailable
+from dsync.errors import (
+    ContractBreach,
+    Invalid,
+    Stale,
+    StorageFault,
+    Unauthorized,
+    Unavailable,
+)
 from dsync.journal import Journal, Record, op_id, save_plan
 from dsync.model import Change, Event, Outcome, Plan, Scope, Tally
 from dsync.outcomes import exit_code, statuses
@@ -685,7 +695,8 @@ NEITHER = "the record is neither as before nor as wanted"
         ("create", BUSY, "other", ("ERROR", "there is one"), 4, 1, 1),
         ("create", BUSY, "absent", ("ERROR", "there is one"), 4, 1, 1),
         ("update", FAILED_JOB, "after", ("UPDATED", FOUND), 0, 1, 1),
-        ("update", FAILED_JOB, "before", ("ERROR", "no"), 4, 1, 1),
+        ("update", FAILED_JOB, "before", ("ERROR", "no"), 4, 3, 1),
+        ("update", FAILED_JOB, ["before", "after"], ("UPDATED", FOUND), 0, 2, 1),
         ("update", FAILED_JOB, "other", ("ERROR", "half of it may be done"), 5, 1, 1),
         ("create", DONE_JOB, "after", ("CREATED", ""), 0, 1, 1),
         ("create", DONE_JOB, ["absent", "after"], ("CREATED", ""), 0, 2, 1),
@@ -755,6 +766,185 @@ def test_waits_for_the_api_to_end(tmp_path: Path) -> None:
     began = time.monotonic()
     bench.apply(system(settle_s=0.2, in_flight_s=0.3), read_back=zoo)
     assert time.monotonic() - began > 2 * (0.3 + 0.2) * 0.9
+
+
+# --- what the simulation has found
+
+
+def test_a_power_cut_may_take_the_last_mark(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A mark that a power cut took is no damage; one that is gone without a new start is."""
+    bench = Bench(tmp_path, [change("create", "ant")], Zoo())
+    op = op_id("r1", next(bench.plan.changes()))
+    bench.journal.append(Record.start(), Record.intent(op, 1))
+    shutil.copytree(tmp_path / "run", tmp_path / "cut")
+    bench.journal.mark(Record.sent(op, 1))
+    shutil.copy(tmp_path / "run" / "journal.head", tmp_path / "cut" / "journal.head")
+    with pytest.raises(StorageFault, match="the events 3 to 3 are missing"):
+        Journal.open(tmp_path / "cut")
+    monkeypatch.setattr(journals, "boot_id", lambda: "another")
+    with Journal.open(tmp_path / "cut") as book:
+        state = book.state(op)
+        assert state is not None
+        assert state.is_unknown
+
+
+def test_verified_after_another_start_of_the_machine(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A call that was proved not to have left stays proved when the machine is started anew."""
+    bench = Bench(tmp_path, [change("create", "ant")], Zoo())
+    op = op_id("r1", next(bench.plan.changes()))
+    for attempt in (1, 2):
+        bench.journal.append(Record.start(), Record.intent(op, attempt))
+    bench.journal.append(Record.outcome(op, 2, ACKED))
+    bench.journal.close()
+    monkeypatch.setattr(journals, "boot_id", lambda: "another")
+    with Journal.open(tmp_path / "run") as book:
+        assert book.breaches() == []
+
+
+def test_attempts_go_on(tmp_path: Path) -> None:
+    """A change that could not be sent for want of an id goes on with its next attempt."""
+    bench = Bench(tmp_path, CHAIN[:2], Zoo({"ant": UNREACHED}))
+    facts = system(settle_s=0)
+    assert bench.apply(facts).exit_code == 4
+    bench.zoo.stale = 10**6
+    assert bench.apply(facts).exit_code == 4
+    assert "whose id is not known" in bench.rows()["ant"][1]
+    bench.zoo.answers, bench.zoo.stale = {}, 0
+    assert bench.apply(facts).exit_code == 0
+    assert bench.journal.breaches() == []
+
+
+def test_each_change_counts_once(tmp_path: Path) -> None:
+    """A change that is sent again, or was followed first, is not two in the progress."""
+
+    async def accepted(log: CallLog) -> Outcome:
+        log.accepted("orders/1")
+        return Outcome(state="accepted", job="orders/1")
+
+    heard: list[Event] = []
+    zoo = Zoo({"ant": LOST, "bee": accepted})
+    bench = Bench(tmp_path, [change("create", name) for name in ("ant", "bee", "cat")], zoo)
+    bench.apply(system(settle_s=0), read_back=zoo, on_event=heard.append)
+    bench.apply(system(settle_s=0), read_back=zoo, on_event=heard.append)
+    assert max(event.done for event in heard) == 3
+
+
+@pytest.mark.parametrize(
+    ("stands", "row"),
+    [
+        ("after", ("CREATED", "")),
+        ("absent", ("ERROR", "the job says that it is done, and the record is not there")),
+    ],
+)
+def test_a_resumed_run_proves_what_jobs_say(
+    tmp_path: Path, stands: str, row: tuple[str, str]
+) -> None:
+    """A job's word that was not proved when the process died is proved by the next one, once."""
+    zoo = Zoo({"ant": DONE_JOB})
+    zoo.stands["ant"] = stands
+    bench = Bench(tmp_path, [change("create", "ant")], zoo)
+    assert bench.apply(system(settle_s=0)).exit_code == 0
+    bench.apply(system(settle_s=0), read_back=zoo)
+    assert bench.rows()["ant"] == row
+    zoo.ledger.clear()
+    bench.apply(system(settle_s=0), read_back=zoo)
+    assert zoo.ledger == []
+    assert bench.journal.breaches() == []
+
+
+@pytest.mark.parametrize("end", ["stop", "unauthorized", "refused"])
+def test_an_unclear_attempt_stays_unknown(tmp_path: Path, end: str) -> None:
+    """An attempt that may have had its effect is not forgotten when no other one follows it."""
+    stop = asyncio.Event()
+
+    async def again(log: CallLog) -> Any:
+        await log.again(LOST, "the same idempotency key")
+        if end == "stop":
+            stop.set()
+        await log.intent("")
+        log.sent()
+        if end == "refused":
+            await log.again(Outcome(state="not_sent", status=429), "refused for now (429)")
+            stop.set()
+            await log.intent("")
+        return Unauthorized("the token is refused", code="DS-AUTH-401")
+
+    bench = Bench(tmp_path, [change("create", "ant")], Zoo({"ant": again}))
+    run = bench.apply(stop=stop)
+    assert (run.exit_code, run.unknown) == (5, 1)
+    assert bench.journal.breaches() == []
+
+
+def test_an_unclear_attempt_before_one_that_did_not_leave(tmp_path: Path) -> None:
+    """That the second attempt did not leave says nothing of the first."""
+    bench = Bench(tmp_path, [change("create", "ant")], Zoo())
+    op = op_id("r1", next(bench.plan.changes()))
+    retried = Outcome(state="not_sent", code=journals.RETRIED)
+    bench.journal.append(Record.start(), Record.intent(op, 1), Record.sent(op, 1),
+                         Record.outcome(op, 1, LOST), Record.resolve(op, 1, retried, "same key"),
+                         Record.intent(op, 2))  # fmt: skip
+    bench.journal.close()
+    with Journal.open(tmp_path / "run") as book:
+        state = book.state(op)
+        assert state is not None
+        assert state.is_unknown
+
+
+def test_nonsense_is_unclear(tmp_path: Path) -> None:
+    """An answer that nobody understands does not prove that nothing was done."""
+    breach = ContractBreach("it answers nonsense", code="DS-HTTP-JSON")
+    bench = Bench(tmp_path, [change("create", "ant")], Zoo({"ant": breach}))
+    assert bench.apply().exit_code == 5
+
+
+def test_what_waited_for_an_unknown_is_left_to_do(tmp_path: Path) -> None:
+    """When a record is found done, what depends on it is not done, and the code says so."""
+    zoo = Zoo({"big": LOST})
+    zoo.stands["big"] = "after"
+    bench = Bench(tmp_path, CHAIN, zoo)
+    assert bench.apply(system(settle_s=0)).exit_code == 5
+    facts = system(settle_s=0)
+    assert bench.apply(facts, read_back=zoo, settle_only=True).exit_code == 3
+    zoo.records["cages", ""] = [{"id": 7, "name": "big"}]
+    assert bench.apply(facts, read_back=zoo).exit_code == 0
+
+
+def test_a_job_is_not_lost_with_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A job that the journal could not take is kept elsewhere, and followed by the next process."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+
+    async def accepted(log: CallLog) -> Outcome:
+        bench.journal._db.execute("PRAGMA query_only=1")
+        log.accepted("orders/1")
+        return ACKED
+
+    zoo = Zoo({"ant": accepted})
+    bench = Bench(tmp_path, [change("create", "ant")], zoo)
+    with pytest.raises(StorageFault) as caught:
+        bench.apply()
+    kept = tmp_path / "dsync-emergency-r1.jsonl"
+    assert str(kept) in str(caught.value.hint)
+    bench.journal.close()
+    with Journal.open(tmp_path / "run") as book:
+        assert book.bring_back(kept) == 1
+        bench.journal = zoo.journal = book
+        assert bench.apply().exit_code == 0
+    assert "follow orders/1" in zoo.ledger
+
+
+def test_no_fault_of_the_journal_hangs_a_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A fault of a kind that nobody thought of ends the run as any other does."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    bench = Bench(tmp_path, [change("create", "ant")], Zoo())
+    monkeypatch.setitem(failpoints._points, "outcome.before", (1, "raise"))
+    with pytest.raises(StorageFault, match="failpoint"):
+        bench.apply()
 
 
 # --- what the plan rests on is old
@@ -886,6 +1076,8 @@ def test_empty_plan(tmp_path: Path) -> None:
         ({"stop": "interrupted", "pending": 1}, 3),
         ({"stop": "wait"}, 3),
         ({"open": 1}, 3),
+        ({"skipped": 1}, 3),
+        ({"skipped": 1, "counts": {"ERROR": 1}}, 4),
         ({"open": 1, "counts": {"ERROR": 1}}, 3),
         ({"stop": "failures", "pending": 1}, 4),
         ({"stop": "stale", "pending": 1}, 7),

@@ -30,9 +30,24 @@ import msgspec
 
 from dsync.connectors import Connector, Halted
 from dsync.course import Course, Lane, Stretch, changes, lay_out, relying
-from dsync.errors import DsyncError, Stale, StorageFault, Unauthorized, Unavailable
+from dsync.errors import (
+    ContractBreach,
+    DsyncError,
+    Stale,
+    StorageFault,
+    Unauthorized,
+    Unavailable,
+)
 from dsync.failpoints import point
-from dsync.journal import Journal, Operation, Record, StopReason, idempotency_key, op_id
+from dsync.journal import (
+    RETRIED,
+    Journal,
+    Operation,
+    Record,
+    StopReason,
+    idempotency_key,
+    op_id,
+)
 from dsync.model import Change, Event, Outcome, Plan, Scope
 from dsync.outcomes import UNEXPECTED, result
 from dsync.references import Known, Learner, Missing, Translate, filled, relied_on
@@ -171,13 +186,29 @@ class _Writer:
             if records:
                 self._write(records)
         except DsyncError as fault:
-            self.fault = self.fault or fault
-            # An intent that was not written is a call that is not made; what became of calls that
-            # were made must not be lost.
-            if told := [r for r in records if r.kind in ("outcome", "resolve", "found", "stop")]:
-                self.rescued = self._journal.rescue(told)
+            self.failed(fault, records)
+        except Exception as error:
+            # Raised here it would reach nobody, and who waits for this turn would wait for ever.
+            unforeseen = StorageFault(
+                f"the journal cannot be written: {type(error).__name__}: {error}",
+                code="DS-STORE-WRITE",
+                where=str(self._journal.folder),
+                hint="make space, check the rights, then resume",
+            )
+            self.failed(unforeseen, records)
         if turn is not None and not turn.done():
             turn.set_result(None)
+
+    def failed(self, fault: DsyncError, records: Sequence[Record]) -> None:
+        """The journal could not take these.
+
+        An intent that was not written is a call that is not made, and what came before it is as it
+        was; what became of calls that were made must not be lost.
+        """
+        self.fault = self.fault or fault
+        kinds = ("job", "outcome", "resolve", "found", "stop")
+        if told := [r for r in records if r.kind in kinds and r.code != RETRIED]:
+            self.rescued = self._journal.rescue(told)
 
     def _write(self, records: list[Record]) -> None:
         kinds = {record.kind for record in records}
@@ -206,6 +237,9 @@ class _CallLog:
         self.attempt = attempt
         self.is_cut = False
         """the run has ended it"""
+        self.is_unclear = False
+        """an attempt of this change may have had its effect, and another one follows"""
+        self._why: Record | None = None
         self._run, self._lane, self._op = run, lane, op
 
     async def intent(self, body_sha256: str) -> str:
@@ -213,7 +247,10 @@ class _CallLog:
             raise Halted
         self.attempt += 1
         self.phase = "flying"
-        await self._run.writer.durable(Record.intent(self._op, self.attempt, body_sha256))
+        intent = Record.intent(self._op, self.attempt, body_sha256)
+        # Together: where no other attempt follows, the one before it stays unknown.
+        why, self._why = self._why, None
+        await self._run.writer.durable(*([why] if why else []), intent)
         target = self._run.targets.get(self._lane, " ".join(self._lane))
         return idempotency_key(target, self._op, body_sha256)
 
@@ -223,16 +260,23 @@ class _CallLog:
         point("sent.after")
 
     async def again(self, outcome: Outcome, why: str) -> None:
-        records = [Record.outcome(self._op, self.attempt, outcome)]
-        if outcome.state == "unknown":
-            known = dataclasses.replace(outcome, state="not_sent", message=why)
-            records.append(Record.resolve(self._op, self.attempt, known, why))
+        self.is_unclear = self.is_unclear or outcome.state == "unknown"
+        if self.is_unclear:
+            outcome = dataclasses.replace(outcome, state="unknown")
+            known = dataclasses.replace(outcome, state="not_sent", code=RETRIED, message=why)
+            self._why = Record.resolve(self._op, self.attempt, known, why)
         self.phase = "waiting"
-        await self._run.writer.durable(*records)
+        await self._run.writer.durable(Record.outcome(self._op, self.attempt, outcome))
 
     def accepted(self, job: str) -> None:
         point("job.before")
-        self._run.journal.append(Record.accepted(self._op, job))
+        record = Record.accepted(self._op, job)
+        try:
+            self._run.journal.append(record)
+        except DsyncError as fault:
+            # While it is open nothing may be sent again, however long it takes.
+            self._run.writer.failed(fault, [record])
+            raise
         point("job.after")
         self.phase = "polling"
 
@@ -285,6 +329,8 @@ class _Run:
     done: int = 0
     halted: bool = False
     fault: Exception | None = None
+    told: set[str] = field(default_factory=set)
+    """operations that are counted in `done`, and come by once more"""
 
     def __post_init__(self) -> None:
         self.writer = _Writer(self.journal)
@@ -374,6 +420,7 @@ class _Run:
             await asyncio.shield(self.writer.put())
             left = list(itertools.islice(work, 1))
             again = await self._settle(lane)
+            self.told.update(op_id(self.journal.run_id, change) for change in again)
             todo = itertools.chain(left, work)
             if not left and not again:
                 return
@@ -393,15 +440,17 @@ class _Run:
     async def _make(self, lane: Lane, change: Change, known: Known) -> None:
         op = op_id(self.journal.run_id, change)
         before = self.journal.state(op)
+        is_new = op not in self.told
         if before is not None and (before.is_settled or before.is_unknown or before.is_open):
-            self._tell(lane, change, None)
+            self._tell(lane, change, None, is_new=is_new)
             return
-        ready = self._ready(change, op, known)
+        attempt = before.attempt if before is not None else 0
+        ready = self._ready(change, op, attempt, known)
         if ready is None:
-            self._tell(lane, change, None)
+            self._tell(lane, change, None, is_new=is_new)
             return
         async with self.calls[lane[0]]:
-            log = _CallLog(self, lane, op, before.attempt if before is not None else 0)
+            log = _CallLog(self, lane, op, attempt)
             outcome = await self._send(lane, ready, log)
             if outcome is None:
                 return
@@ -409,9 +458,9 @@ class _Run:
             # Not awaited: the next intent shares its commit, and the barrier waits for it.
             self.writer.put(Record.outcome(op, log.attempt, outcome))
         self._watch(lane, ready, op, log.attempt, outcome)
-        self._tell(lane, change, outcome)
+        self._tell(lane, change, outcome, is_new=is_new)
 
-    def _ready(self, change: Change, op: str, known: Known) -> Change | None:
+    def _ready(self, change: Change, op: str, attempt: int, known: Known) -> Change | None:
         """The change with its references filled; None when one cannot be, and is journaled."""
         try:
             values = [known[ref] for ref in relied_on(change)]
@@ -419,7 +468,7 @@ class _Run:
             outcome = Outcome(
                 state="not_sent", code=UNEXPECTED, message="a reference in it cannot be read"
             )
-            self.writer.put(Record.outcome(op, 0, outcome))
+            self.writer.put(Record.outcome(op, attempt, outcome))
             return None
         for value in values:
             if isinstance(value, Missing):
@@ -427,7 +476,7 @@ class _Run:
                     self.writer.put(Record.skipped(op, value.why))
                 else:
                     outcome = Outcome(state="not_sent", code="DS-APPLY-NO-ID", message=value.why)
-                    self.writer.put(Record.outcome(op, 0, outcome))
+                    self.writer.put(Record.outcome(op, attempt, outcome))
                 return None
         return _filled(change, known) if values else change
 
@@ -449,6 +498,8 @@ class _Run:
             self._halt("unauthorized", error.message)
             # Refused at the door it had no effect, and may be tried again with better credentials.
             return _given_up(log, error)
+        except ContractBreach as error:
+            return Outcome(state="unknown", code=error.code, message=error.message)
         except Unavailable as error:
             waits = error.code == "DS-PACE-WAIT"
             self._halt("wait" if waits else "unavailable", error.message)
@@ -536,7 +587,7 @@ class _Run:
             for change in changes(self.plan, waves[wave]):
                 op = op_id(self.journal.run_id, change)
                 state = self.journal.state(op)
-                if state is None or not (state.is_unknown or state.is_open):
+                if state is None or not (state.is_open or _is_doubtful(change, state)):
                     continue
                 if state.is_open and state.job is not None:
                     state = await self._follow(lane, change, op, state)
@@ -570,6 +621,7 @@ class _Run:
         if outcome.state != "accepted":
             await self.writer.durable(Record.outcome(op, state.attempt, outcome))
             self._tell(lane, change, outcome)
+            self.told.add(op)
         return self.journal.state(op) or state
 
     async def _settle(self, lane: Lane) -> list[Change]:
@@ -639,12 +691,15 @@ class _Run:
     async def _resolve(
         self, lane: Lane, doubt: _Doubt, outcome: Outcome, now: Now, *, looks: int
     ) -> None:
-        if outcome.state == doubt.known.state and outcome.id == doubt.known.id:
-            return
+        is_new = outcome.state != doubt.known.state or outcome.id != doubt.known.id
         evidence = msgspec.json.encode(
             {"looks": looks, "found": now.state, "ids": now.ids[:5], "fields": now.fields}
         ).decode()
         record = Record.resolve(doubt.op, doubt.known.attempt, outcome, evidence)
+        if not is_new:
+            # So that the next process knows that it was proved.
+            self.writer.put(record)
+            return
         await self.writer.durable(record)
         if outcome.state == "duplicate":
             self._halt("unclear", f"two records have the key of one change: {outcome.message}")
@@ -685,7 +740,9 @@ class _Run:
             for change, now in zip(group, found, strict=True):
                 if (outcome := _moved(change, now)) is not None:
                     op = op_id(self.journal.run_id, change)
-                    self.writer.put(Record.outcome(op, 0, outcome))
+                    before = self.journal.state(op)
+                    attempt = before.attempt if before is not None else 0
+                    self.writer.put(Record.outcome(op, attempt, outcome))
                     self.stale += outcome.state == "stale"
         await self.writer.durable()
         rules = self.rules
@@ -749,8 +806,10 @@ def _is_doubtful(change: Change, outcome: Outcome | Operation) -> bool:
     """Whether the record has to be read back before the outcome is believed.
 
     A job may fail and have done it, or succeed and have done nothing; a 409 may be about what an
-    earlier attempt has made.
+    earlier attempt has made. What was read back already is believed.
     """
+    if isinstance(outcome, Operation) and outcome.resolved:
+        return outcome.is_unknown
     if outcome.state in ("unknown", "sent", "intent"):
         return True
     if outcome.state == "rejected":
@@ -762,7 +821,10 @@ def _verdict(doubt: _Doubt, now: Now, *, is_last: bool) -> Outcome | None:
     """What became of a change, by how its record is now; None when it is too early to say."""
     known, action = doubt.known, doubt.change.action
     answered = known.state in ("acked", "rejected")
-    same = Outcome(state=known.state, id=known.id) if answered else None  # type: ignore[arg-type]
+    same = Outcome(
+        state=known.state, status=known.status, id=known.id,  # type: ignore[arg-type]
+        code=known.code, message=known.message, job=known.job,
+    ) if answered else None  # fmt: skip
     done = "absent" if action == "delete" else "after"
     if now.state == "many":
         ids = ", ".join(str(id_) for id_ in now.ids[:5])
@@ -772,15 +834,19 @@ def _verdict(doubt: _Doubt, now: Now, *, is_last: bool) -> Outcome | None:
         )  # fmt: skip
     if now.state == done:
         if known.state == "acked":
-            return Outcome(state="acked", id=known.id if known.id is not None else now.id)
+            assert same is not None  # noqa: S101 - it is an answer
+            return same if known.id is not None else dataclasses.replace(same, id=now.id)
         return Outcome(
             state="acked", status=known.status, id=now.id, code="DS-APPLY-FOUND",
             message="found done when it was read back",
         )  # fmt: skip
     if known.state == "rejected":
-        if now.state == "other" and known.job is not None:
+        if known.job is None:
+            return same
+        if now.state == "other":
             return _conflict(now, "half of it may be done")
-        return same
+        # A listing that lags does not show yet what a job did before it failed.
+        return same if is_last else None
     nothing = "absent" if action == "create" else "before"
     if known.state == "acked":
         # A job's word against the listing; one that lags is given its time.
@@ -845,7 +911,8 @@ def _given_up(log: _CallLog, error: DsyncError) -> Outcome | None:
         return Outcome(state="accepted", code=error.code, message=error.message)
     if log.phase == "waiting":
         return None
-    return Outcome(state="not_sent", code=error.code, message=error.message)
+    state: Literal["unknown", "not_sent"] = "unknown" if log.is_unclear else "not_sent"
+    return Outcome(state=state, code=error.code, message=error.message)
 
 
 def _filled(change: Change, known: Known) -> Change:
