@@ -11,7 +11,7 @@ LOCK_OPTIONS := --universal --python-version 3.11 --generate-hashes --no-annotat
 	--no-emit-find-links --quiet --custom-compile-command "make lock"
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test cover check lint types format docs bench build lock audit clean
+.PHONY: help setup demo test torture cover check lint types format docs bench build lock audit clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -23,6 +23,9 @@ demo: $(READY)  ## plan, apply and plan again against the Director emulator
 
 test: $(READY)  ## run all tests, in parallel
 	$(BIN)/python -m pytest
+
+torture: $(READY)  ## kills, power cuts, faults, races: a bad year in an hour (OPTIONS=--quick: a tenth)
+	$(BIN)/python tests/torture/run.py $(OPTIONS)
 
 cover: $(READY)  ## run all tests and show lines and branches that none of them passes
 	$(BIN)/python -m pytest --cov --cov-report=term

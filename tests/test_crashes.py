@@ -13,7 +13,7 @@ import pytest
 
 from torture import crashes
 from torture.crashes import Case
-from torture.world import Apis, Starter, all_apis, started
+from torture.world import Apis, Starter, World, all_apis, started
 
 pytestmark = pytest.mark.integration
 
@@ -65,3 +65,14 @@ def test_enough() -> None:
 def test_crash(tmp_path: Path, apis: Apis, starter: Starter, case: Case) -> None:
     """After a kill and a resume each record was made once, and the next plan is empty."""
     crashes.survive(crashes.play(tmp_path, apis[case.kind], starter, case))
+
+
+@pytest.mark.parametrize(
+    ("rows", "kind"),
+    [(150, "bare"), *(pytest.param(2000, kind, marks=pytest.mark.torture)
+                      for kind in ("bare", "unique", "idempotent"))],
+)  # fmt: skip
+def test_bad_day(tmp_path: Path, apis: Apis, starter: Starter, rows: int, kind: str) -> None:
+    """5 % of the calls go wrong, three kills: each row is made once, and nothing is left to do."""
+    world = World(tmp_path / "world", apis[kind], kind, starter, timeout_s=2)
+    crashes.bad_day(world, rows=rows, seed=rows)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import random
+import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -173,3 +174,45 @@ def play_many(
         else:
             return world
     raise AssertionError(f"{case} was not killed {kills} times in 50 tries")
+
+
+# ---- a long apply on a bad day -----------------------------------------------------------------
+
+
+def bad_day(world: World, *, rows: int, seed: int, kills: int = 3) -> None:
+    """`rows` creates while 5 % of all calls go wrong, killed at so many random instants.
+
+    Each kill is followed by a resume. A row whose two calls have both had no effect is an error,
+    and its hint is one more resume: that is done too. Raises: AssertionError.
+    """
+    chance = random.Random(seed)  # noqa: S311
+    world.want({f"item-{number:05}": number for number in range(rows)})
+    world.api.faults([{"mixed": 0.05, "seed": seed}])
+    running = world.start(*world.apply_words(RUN))
+    for made in sorted(chance.sample(range(1, rows * 9 // 10), kills)):
+        deadline = time.monotonic() + 120
+        while _made(world) < made and time.monotonic() < deadline:
+            time.sleep(0.02)
+        time.sleep(chance.uniform(0, 0.05))
+        running.kill()
+        assert world.ended(running).killed
+        oracle.judge(world, RUN, ended=False, resends=True)
+        running = world.start("resume", RUN)
+    done = world.ended(running, 180)
+    for _ in range(5):
+        oracle.judge(world, RUN, done, ended=False)
+        if done.code == 0:
+            break
+        assert f"dsync resume {RUN}" in done.told, done.told
+        done = world.resume(RUN, timeout_s=180)
+    world.api.faults([])
+    oracle.judge(world, RUN, done)
+    effects = world.api.effects()
+    assert len(effects) == rows
+    assert {effect["kind"] for effect in effects} == {"create"}
+    assert list(oracle.nothing_left(world)) == []
+
+
+def _made(world: World) -> int:
+    effects: Any = world.api.counts()["effects"]
+    return int(effects["create"])

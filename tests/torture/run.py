@@ -47,21 +47,26 @@ def main() -> int:
 
 
 def show(results: Path) -> None:
-    """The table: a line for each test, a sum, and why what was skipped was."""
+    """The table: a line for each test, a sum, and why what was skipped was.
+
+    A test that plays many cases says how many by its property `cases`; the last value counts.
+    """
     counts: dict[str, Counter[str]] = defaultdict(Counter)
     skipped: Counter[str] = Counter()
     # Written by pytest a moment ago, so it may be trusted.
     for case in ElementTree.parse(results).iter("testcase"):  # noqa: S314
         name = f"{case.get('classname', '').removeprefix('tests.')}.{case.get('name', '')}"
         name = name.partition("[")[0]
-        ended = "passed"
-        for child in case:
+        ended, cases = "passed", 1
+        for child in case.iter():
             if child.tag in ("failure", "error"):
                 ended = "failed"
             elif child.tag == "skipped":
                 ended = "skipped"
                 skipped[f"{name}: {child.get('message')}"] += 1
-        counts[name][ended] += 1
+            elif child.tag == "property" and child.get("name") == "cases":
+                cases = int(child.get("value", "1"))
+        counts[name][ended] += cases
     width = max(map(len, counts), default=4)
     print(f"\n{'set':<{width}} {'cases':>7} {'passed':>7} {'failed':>7} {'skipped':>7}")
     for name, found in [*sorted(counts.items()), ("all", sum(counts.values(), Counter()))]:

@@ -25,6 +25,8 @@ from typing import Any
 
 COUNTING = "TORTURE_COUNTING"
 """In the environment of a command: a file that it writes how often it passed each point to."""
+STOPPED = "TORTURE_STOPPED"
+"""The same: it stops itself before it begins, so that a tracer may come."""
 _LATER = (".emulators", ".__main__")
 
 
@@ -102,6 +104,8 @@ def _run(words: dict[str, Any]) -> None:
         failpoints._points = failpoints._armed()
         if counting := words["env"].get(COUNTING):
             failpoints._points = dict.fromkeys(failpoints.POINTS, (sys.maxsize, ""))
+        if words["env"].get(STOPPED):
+            os.kill(os.getpid(), signal.SIGSTOP)
         sys.argv = ["dsync", *words["argv"]]
         code = cli.main(words["argv"])
     except SystemExit as ended:
