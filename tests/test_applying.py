@@ -978,6 +978,16 @@ def test_old_plans(tmp_path: Path, action: str, stands: str, status: str, reason
     assert bench.journal.breaches() == []
 
 
+def test_old_plans_wave_by_wave(tmp_path: Path) -> None:
+    """What an earlier wave was compared by says nothing of a later one: that is compared as well."""
+    zoo = Zoo()
+    zoo.stands["wasp"] = "other"
+    bench = Bench(tmp_path, [change("create", "ant"), change("delete", "wasp", wave=1)], zoo)
+    run = bench.apply(age_s=3600, read_back=zoo)
+    assert (run.stale, bench.rows()["wasp"][0]) == (1, "ERROR")
+    assert zoo.ledger == ["now ant", "create pets ant", "now wasp"]
+
+
 def test_young_plans_are_not_compared_again(tmp_path: Path) -> None:
     """A plan that was made a moment ago costs no further listing."""
     zoo = Zoo()

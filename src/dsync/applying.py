@@ -320,7 +320,6 @@ class _Run:
     calls: dict[str, asyncio.Semaphore] = field(init=False)
     in_flight: dict[asyncio.Task[Outcome], _CallLog] = field(default_factory=dict)
     doubts: dict[Lane, list[_Doubt]] = field(default_factory=lambda: defaultdict(list))
-    seen_at: dict[tuple[Lane, str], float] = field(default_factory=dict)
     unclear: Counter[str] = field(default_factory=Counter)
     failed: int = 0
     stale: int = 0
@@ -723,12 +722,13 @@ class _Run:
         if self.read_back is None:
             return
         groups: dict[tuple[str, str], list[Change]] = defaultdict(list)
-        for change in self._waiting_in_old(lane, stretches):
-            groups[change.profile, change.resource].append(change)
+        # A listing for an earlier wave says nothing of this one: only its changes were compared.
+        if time.monotonic() - self.listed_at > self.rules.fresh_s:
+            for change in self._waiting(stretches, changes):
+                groups[change.profile, change.resource].append(change)
         for (profile, resource), group in groups.items():
             at = f"{resource}@{lane[1]}" if lane[1] else resource
             digest = self.plan.inputs.get(f"listing {lane[0]} {at}", "")
-            began = time.monotonic()
             try:
                 found = await self.read_back.now(profile, self._scope(lane), group, digest=digest)
             except Unauthorized:
@@ -736,7 +736,6 @@ class _Run:
             except Unavailable as fault:
                 self._halt("unavailable", f"{resource} cannot be listed any more: {fault.message}")
                 return
-            self.seen_at[lane, resource] = began
             for change, now in zip(group, found, strict=True):
                 if (outcome := _moved(change, now)) is not None:
                     op = op_id(self.journal.run_id, change)
@@ -748,13 +747,6 @@ class _Run:
         rules = self.rules
         if self.stale > rules.stale or self.stale > max(3, rules.stale_share * self.total):
             self._halt("stale", f"{self.stale} records are not as they were planned from")
-
-    def _waiting_in_old(self, lane: Lane, stretches: list[Stretch]) -> Iterator[Change]:
-        now = time.monotonic()
-        for change in self._waiting(stretches, changes):
-            listed = self.seen_at.get((lane, change.resource), self.listed_at)
-            if now - listed > self.rules.fresh_s:
-                yield change
 
     def _waiting(
         self,
