@@ -979,7 +979,7 @@ def test_old_plans(tmp_path: Path, action: str, stands: str, status: str, reason
 
 
 def test_old_plans_wave_by_wave(tmp_path: Path) -> None:
-    """What an earlier wave was compared by says nothing of a later one: that is compared as well."""
+    """What an earlier wave was compared by says nothing of a later one: both are compared."""
     zoo = Zoo()
     zoo.stands["wasp"] = "other"
     bench = Bench(tmp_path, [change("create", "ant"), change("delete", "wasp", wave=1)], zoo)
