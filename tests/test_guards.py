@@ -13,9 +13,10 @@ from typing import Any
 
 import pytest
 
+import dsync
 from dsync import emulators
 
-ROOT = Path(__file__).parent.parent
+SRC = Path(dsync.__file__).resolve().parent.parent
 SYSTEM = """
 version: 1
 system: shop
@@ -73,7 +74,7 @@ class World:
             cwd=self.folder,
             env={
                 **os.environ,
-                "PYTHONPATH": str(ROOT / "src"),
+                "PYTHONPATH": str(SRC),
                 "HOME": str(self.folder),
                 **environment,
             },
@@ -402,7 +403,7 @@ def test_keys_stay_in_their_segment(world: World, key: str) -> None:
              "--source-shrank-to", "3")  # fmt: skip
     done = subprocess.run(
         [sys.executable, "-m", "dsync", *words], cwd=world.folder, capture_output=True, text=True,
-        env={**os.environ, "PYTHONPATH": str(ROOT / "src"), "HOME": str(world.folder)},
+        env={**os.environ, "PYTHONPATH": str(SRC), "HOME": str(world.folder)},
         timeout=60, check=False,
     )  # fmt: skip
     paths = [call["path"] for call in world.sent("DELETE")]

@@ -213,6 +213,15 @@ def test_reopen(journal: Journal, plan: Plan) -> None:
         assert again.life().stop is None
 
 
+def test_synced(journal: Journal) -> None:
+    """Every commit waits for the disk: the first, and the one that follows a mark."""
+    found = []
+    for _ in range(2):
+        found += journal._db.execute("PRAGMA synchronous").fetchone()
+        journal.mark(Record.start())
+    assert found == [2, 2]
+
+
 def test_one_writer(journal: Journal) -> None:
     """A journal that is open cannot be opened a second time."""
     with pytest.raises(Locked, match="DS-RUN-BUSY"):

@@ -14,9 +14,10 @@ from typing import Any
 
 import pytest
 
+import dsync
 from dsync import emulators
 
-ROOT = Path(__file__).parent.parent
+SRC = Path(dsync.__file__).resolve().parent.parent
 SECRET = "Sesame-9f2c-open"
 SYSTEM = """
 version: 1
@@ -78,7 +79,7 @@ class World:
         """The environment of the command."""
         return {
             **os.environ,
-            "PYTHONPATH": str(ROOT / "src"),
+            "PYTHONPATH": str(SRC),
             "SHOP_TOKEN": SECRET,
             "HOME": str(self.folder),
         }

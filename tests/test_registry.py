@@ -43,6 +43,17 @@ def test_one_writer(tmp_path: Path) -> None:
         pass
 
 
+def test_old_lock(tmp_path: Path) -> None:
+    """A lock holds as long as its process lives, however old its file is."""
+    with registry.hold(tmp_path, {NODE: "a"}, run_id="first"):
+        os.utime(tmp_path / "targets" / NODE / "lock", (0, 0))
+        with (
+            pytest.raises(Locked, match="run first"),
+            registry.hold(tmp_path, {NODE: "a"}, run_id="second"),
+        ):
+            pytest.fail("two writers")
+
+
 def test_other_targets_are_free(tmp_path: Path) -> None:
     """Runs on different targets do not know of each other."""
     with (

@@ -443,6 +443,21 @@ def test_an_idempotency_key(plain: Emulator, fault: str) -> None:
     assert len(keys) == 1
 
 
+def test_an_idempotency_key_near_the_end_of_its_life(plain: Emulator) -> None:
+    """Where the API may have forgotten a key already, nothing goes again on its strength."""
+    plain.switches({"idempotency": True})
+    plain.faults(
+        [
+            {"match": {"method": "POST", "nth": 1}, "fault": "too_many", "retry_after": 20},
+            {"match": {"method": "POST", "nth": 2}, "fault": "reset", "when": "after"},
+        ]
+    )
+    keyed = {"method": "POST", "path": "users", "id": "id", "idempotency": {"life_s": 20}}
+    outcome = sent(rest(plain, shop(users__create=keyed))[0], change("create"))
+    assert outcome.state == "unknown"
+    assert plain.counts()["total"] == 2
+
+
 def test_an_upsert_updates_by_its_create(plain: Emulator) -> None:
     """Where one call creates and updates, an update without its own call uses it."""
     outcome = sent(
@@ -721,6 +736,8 @@ def test_nothing_secret_is_logged(plain: Emulator) -> None:
     with structlog.testing.capture_logs() as events:
         sent(rest(plain, shop(auth=LOGIN), credentials=DEMO)[0], change("create"))
     assert [event["event"] for event in events] == ["called", "token got", "called"]
+    told = {"event", "log_level", "method", "path", "status", "ms"}
+    assert [event.keys() for event in events if event["event"] == "called"] == [told, told]
     text = json.dumps(events)
     assert "demo" not in text
     assert "ann" not in text
