@@ -395,6 +395,9 @@ class Write(Model):
     path: Template
     send: Literal["all", "changed"] = "all"
     omit: list[str] = []
+    skip_empty: list[str] = Field(
+        [], description="payload fields that are not sent when empty, which the API reads as empty"
+    )
     params: list[str] = []
     include: dict[str, Any] = {}
     keep: list[str] = []

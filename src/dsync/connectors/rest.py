@@ -582,7 +582,11 @@ class Rest:
         body: bytes | None = None
         if method != "DELETE":
             left_out = {*write.omit, *write.params}
-            payload = {k: v for k, v in (change.payload or {}).items() if k not in left_out}
+            payload = {
+                k: v
+                for k, v in (change.payload or {}).items()
+                if k not in left_out and not (k in write.skip_empty and v in _EMPTY)
+            }
             payload |= {name: _filled(item, values) for name, item in write.include.items()}
             envelope = self._system.envelope.request
             # Encoded once: these bytes are what is sent, in every attempt.
@@ -861,6 +865,7 @@ class Rest:
 _READ_AGAIN = frozenset({408, 421, 423, 425, 429, 500, 502, 503, 504, 507, 508, 511}) | frozenset(
     range(520, 528)
 )
+_EMPTY: tuple[Any, ...] = (None, "", [], {})
 _NOT_ILL = frozenset({501, 505})
 """An API that answers so is well: it only does not do this."""
 _BEYOND_THE_END = frozenset({400, 404, 416})
