@@ -553,6 +553,15 @@ class Journal:
             least = max(least, marked) if boot == _short(self._boot) else least
         return f"the events {last + 1} to {least} are missing" if last < least else ""
 
+    def check_home(self) -> None:
+        """The folder is named after the run that it holds.
+
+        Raises: StorageFault. In another run's journal none of our calls would be found, and all
+        of them would be made again.
+        """
+        if self.folder.name != self.run_id:
+            raise _damaged(self.folder, f"it is that of a run {self.run_id!r}")
+
     def breaches(self) -> list[str]:
         """Where the order of events breaks the rules of this module; none in a good journal."""
         found: list[str] = []
@@ -728,8 +737,10 @@ def _has_run(db: sqlite3.Connection) -> bool:
 
 def _least(folder: Path) -> int:
     """How many events a journal had at least; 0 when it was never begun."""
+    path = folder / HEAD_FILE
     with contextlib.suppress(OSError, struct.error):
-        return int(_HARD.unpack_from((folder / HEAD_FILE).read_bytes())[0])
+        # Reading a pipe would wait for ever.
+        return int(_HARD.unpack_from(path.read_bytes())[0]) if path.is_file() else 0
     return 0
 
 
@@ -761,11 +772,14 @@ def _read_run(db: sqlite3.Connection, folder: Path) -> tuple[str, str]:
             where=str(folder),
             hint="use the dsync that made it",
         )
-    verdict = db.execute("PRAGMA quick_check(1)").fetchone()[0]
+    # Not the quick one: that believes the index, and who is not found there would be sent again.
+    verdict = db.execute("PRAGMA integrity_check(1)").fetchone()[0]
     if verdict != "ok":
         raise sqlite3.DatabaseError(verdict)
-    run_id, plan_sha256 = db.execute("SELECT run_id, plan_sha256 FROM run").fetchone()
-    return run_id, plan_sha256
+    row = db.execute("SELECT run_id, plan_sha256 FROM run").fetchone()
+    if row is None:
+        raise sqlite3.DatabaseError("it does not say of which run it is")
+    return row[0], row[1]
 
 
 def _values(record: Record) -> tuple[Any, ...]:

@@ -220,6 +220,7 @@ def _work(
     *,
     age_s: float,
 ) -> None:
+    book.check_home()
     for spot in sorted(set(lanes.values())):
         registry.begin(project.state, spot.id, book.run_id)
     book.make_room()
@@ -360,6 +361,7 @@ def resolve(
     Raises: Invalid, UsageFault; Locked, StorageFault.
     """
     with Journal.open(folder(project, run_id)) as book:
+        book.check_home()
         change, known = _meant(book, key, profile)
         targets = projects.targets_of(project, ask, book.plan)
         with _held(project, targets, book.plan, run_id) as lanes:
@@ -424,6 +426,7 @@ def verify(project: Project, run_id: str) -> list[str]:
     when journal or plan are damaged.
     """
     with Journal.open(folder(project, run_id)) as book:
+        book.check_home()
         wrong = book.breaches()
         known = {op_id(run_id, change) for change in book.plan.changes()}
         wrong += [
