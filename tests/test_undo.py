@@ -176,7 +176,7 @@ class Shop:
             run,
             lambda plan: {f.key[0]: f.code for f in plan.findings() if f.key},
             **words,
-        )  # type: ignore[no-any-return]
+        )
 
     def coverage(self, run: str, **words: Any) -> str:
         """What the plan says that can be taken back."""
