@@ -225,7 +225,9 @@ def undo(project: Project, run_id: str, ask: Ask, *, on_event: Listen = _silent)
     calls of which nobody knows, Stale when profiles, systems or connections have changed since.
     """
     with _workdir(project) as workdir, _logged(project, "undo", workdir.name, tenant=ask.tenant):
-        yield asyncio.run(_undo(project, run_id, ask, workdir, on_event))
+        with guarded(workdir):
+            found = asyncio.run(_undo(project, run_id, ask, workdir, on_event))
+        yield found
 
 
 async def _undo(project: Project, run_id: str, ask: Ask, workdir: Path, on_event: Listen) -> Plan:
