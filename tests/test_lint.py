@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
+import os
+import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import jsonschema
 import pytest
 
-from dsync import lint, profile
+from dsync import lint, logs, profile, system
+from dsync.cli import main
 from dsync.errors import Invalid
 from dsync.lint import Diagnostic
 from dsync.yamlfile import parse
@@ -53,55 +57,43 @@ def test_a_good_profile_says_nothing(tmp_path: Path) -> None:
     assert linted(tmp_path, GOOD) == []
 
 
-@pytest.mark.parametrize(
-    ("old", "new", "expected"),
-    [
-        ("version: 1", "version: 1: 2", ("ERROR", "001", 1)),
-        ("version: 1\n", "version: 1\nversion: 1\n", ("ERROR", "001", 2)),
-        ("version: 1", "version: 3", ("ERROR", "002", 1)),
-        ("version: 1\n", "", ("ERROR", "002", 1)),
-        ("version: 1\n", "version: 1\nextends: nothing\n", ("ERROR", "010", 2)),
-        ("version: 1\n", "version: 1\nextends: ../x\n", ("ERROR", "010", 2)),
-        ("version: 1\n", "version: 1\nextends: p\n", ("ERROR", "011", 2)),
-        ("identity: {natural_key: [name]}\n", "", ("ERROR", "020", 1)),
-        ("  list: /pools/{pool_uuid}/repos\n", "", ("ERROR", "020", 3)),
-        ("natural_key: [name]", "natural_key: 5", ("ERROR", "021", 17)),
-        ("{natural_key: [name]}", "{natural_keys: [name], natural_key: [name]}",
-         ("ERROR", "100", 17)),
-        ("repos/{id}", "repos/{idd}", ("ERROR", "030", 6)),
-        ("repos/{id}", "repos/{id.x}", ("ERROR", "031", 6)),
-        ("repos/{id}", "repos", ("WARN", "032", 6)),
-        ("endpoint:\n", "endpoint:\n  scope: [unused]\n", ("WARN", "032", 4)),
-        ('{expr: "${name}"}', '{expr: "${name}", col: x}', ("ERROR", "041", 11)),
-        ('{expr: "${name}"}', "{}", ("ERROR", "041", 11)),
-        ('{expr: "${name}"}', "{sql: 'read_text(1)'}", ("ERROR", "041", 11)),
-        ("[norm_str]", "[5]", ("ERROR", "042", 10)),
-        ("[norm_str]", "[{sep: x}]", ("ERROR", "042", 10)),
-        ("[norm_str]", "[norm_st]", ("ERROR", "050", 10)),
-        ("[norm_str]", "[{fn: norm_str, x: 1}]", ("ERROR", "051", 10)),
-        (", lookup: {by: name, using: \"${name}\"}", "", ("ERROR", "060", 14)),
-        ("from: Paths, ", "", ("ERROR", "060", 14)),
-        ("type: non_empty", "type: non_empt", ("ERROR", "070", 16)),
-        ("field: name}", "field: nam}", ("ERROR", "071", 16)),
-        ("list_as_sets: [days]", "list_as_sets: [day]", ("WARN", "080", 19)),
-        ("diff:", "hooks: {pre_apply: 'm:f'}\ndiff:", ("ERROR", "091", 19)),
-        ("diff:", "hooks: {pre_aply: 'm:f'}\ndiff:", ("ERROR", "090", 19)),
-        ("diff:", "dif:", ("ERROR", "100", 19)),
-        ("diff:", "quux: 1\ndiff:", ("WARN", "100", 19)),
-        ("    label:", "    Label:", ("INFO", "101", 11)),
-        ("resource: repos", "resource: My Repos", ("INFO", "101", 2)),
-    ],
-)  # fmt: skip
-def test_codes(tmp_path: Path, old: str, new: str, expected: tuple[str, str, int]) -> None:
-    """Each fault has its code, level and line, and stands alone."""
-    assert GOOD.count(old) == 1
-    assert short(linted(tmp_path, GOOD.replace(old, new))) == [expected]
+# --- cases: a folder each, with profile.yml, what it extends, and what is expected ----------------
+
+CASES = sorted((Path(__file__).parent / "lint_cases").iterdir())
 
 
-def test_an_empty_mapping(tmp_path: Path) -> None:
-    """A mapping that is missing or empty has its own code."""
-    text = GOOD.replace(GOOD[GOOD.index("  mapping:") : GOOD.index("resolve:")], "  mapping: {}\n")
-    assert ("ERROR", "040", 9) in short(linted(tmp_path, text))
+def judged(case: Path) -> list[Diagnostic]:
+    """What is said about a case; `options.json` has options, `inventories…` is for `resolve`."""
+    options: dict[str, Any] = {}
+    if (case / "options.json").exists():
+        options = json.loads((case / "options.json").read_text())
+    for name in ("inventories", "inventories.txt"):
+        if (case / name).exists():
+            options["inventories"] = lint.read_inventories(case / name)
+    return lint.lint(sorted(case.glob("*.yml")), **options)
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+def test_planted_faults(case: Path) -> None:
+    """A planted fault is found with its code, level, line and column, and nothing else is."""
+    found = judged(case)
+    said = [f"{Path(d.file).name}:{d.line}:{d.col} {d.level} {d.code}" for d in found]
+    assert said == (case / "expected.txt").read_text().splitlines()
+    assert all(one.message and one.hint and one.cause for one in found)
+
+
+def test_every_code_has_cases() -> None:
+    """Each code of the linter is planted at least once, each folder bears its code, 40 at least."""
+    expected = {case.name: (case / "expected.txt").read_text() for case in CASES}
+    faulty = [name for name, text in expected.items() if text]
+    assert len(faulty) >= 40
+    for name in faulty:
+        assert name[0].isalpha() or f"DS-LINT-{name[:3]}" in expected[name]
+    codes = {line.split()[-1] for text in expected.values() for line in text.splitlines()}
+    assert codes == set(lint.RULES)
+
+
+# --- options --------------------------------------------------------------------------------------
 
 
 def test_strict_makes_errors_of_warnings(tmp_path: Path) -> None:
@@ -114,14 +106,36 @@ def test_strict_makes_errors_of_warnings(tmp_path: Path) -> None:
 
 
 def test_inventories(tmp_path: Path) -> None:
-    """A list of inventories tells which ones `resolve` may read."""
-    assert linted(tmp_path, GOOD, inventories=["Paths"]) == []
-    (one,) = linted(tmp_path, GOOD, inventories=["Path"])
-    assert (one.code, one.line) == ("DS-LINT-061", 14)
+    """A file of names tells which inventories `resolve` may read."""
     (tmp_path / "i.txt").write_text("# ours\n- Paths\nUsers: x\n\n")
     (tmp_path / "i.json").write_text('["Paths"]')
-    assert lint.read_inventories(tmp_path / "i.txt") == ["Paths", "Users"]
-    assert lint.read_inventories(tmp_path / "i.json") == ["Paths"]
+    names = lint.read_inventories(tmp_path / "i.txt")
+    assert (list(names), list(lint.read_inventories(tmp_path / "i.json"))) == (
+        ["Paths", "Users"],
+        ["Paths"],
+    )
+    assert linted(tmp_path, GOOD, inventories=names) == []
+    (one,) = linted(tmp_path, GOOD.replace("from: Paths", "from: Path"), inventories=names)
+    assert (one.code, one.line, one.hint) == ("DS-LINT-061", 14, "did you mean `Paths`?")
+
+
+def test_inventories_that_were_dumped(tmp_path: Path) -> None:
+    """A folder of dumps tells inventories and their fields, over all scopes."""
+    for scope, record in (("a", '{"name": "x"}'), ("b", '{"id": "1", "title": "y"}')):
+        (tmp_path / "dump" / scope).mkdir(parents=True)
+        (tmp_path / "dump" / scope / "Paths.ndjson").write_text(f"{record}\n\n")
+    (tmp_path / "dump" / "Users.json").write_text('[{"login": "z"}]')
+    (tmp_path / "empty").mkdir()
+    found = lint.read_inventories(tmp_path / "dump")
+    assert found == {"Paths": {"name", "id", "title"}, "Users": {"login"}}
+    (tmp_path / "p.yml").write_text(GOOD)
+    assert lint.lint([tmp_path / "p.yml"], inventories=found) == []
+    (tmp_path / "p.yml").write_text(GOOD.replace("by: name", "by: titel"))
+    (one,) = lint.lint([tmp_path / "p.yml"], inventories=found)
+    assert (one.code, one.line, one.hint) == ("DS-LINT-071", 14, "did you mean `title`?")
+    for wrong in ("empty", "nowhere"):
+        with pytest.raises(Invalid, match="DS-LINT-FILE"):
+            lint.read_inventories(tmp_path / wrong)
 
 
 def test_transforms_of_plug_ins(tmp_path: Path) -> None:
@@ -175,23 +189,56 @@ def test_what_is_not_there(tmp_path: Path) -> None:
     assert caught.value.code == "DS-LINT-FILE"
 
 
+def test_implied_base(tmp_path: Path) -> None:
+    """A profile that extends nothing is judged with the base that the configuration names."""
+    (tmp_path / "_defaults.yml").write_text("version: 1\nidentity: {natural_key: [name]}\n")
+    text = GOOD.replace("identity: {natural_key: [name]}\n", "")
+    assert linted(tmp_path, text, defaults="_defaults") == []
+    assert short(linted(tmp_path, text)) == [("ERROR", "020", 1)]
+    implied = linted(tmp_path, text, defaults="_defaults", no_defaults=True)
+    assert short(implied) == [("ERROR", "020", 1)]
+
+
+def test_errors_hide_no_warnings(tmp_path: Path) -> None:
+    """Errors, warnings and advice of one file are told at once; what only follows is not."""
+    text = GOOD.replace("[norm_str]", "5").replace("diff:", "quux: 1\ndiff:")
+    text = text.replace("resource: repos", "resource: Repos")
+    assert short(linted(tmp_path, text)) == [
+        ("INFO", "101", 2),
+        ("ERROR", "042", 10),
+        ("WARN", "100", 19),
+    ]
+
+
+# --- forms ----------------------------------------------------------------------------------------
+
+
 def test_text_and_json(tmp_path: Path) -> None:
     """Text is one line and a next step; JSON has the same and counts."""
     found = linted(tmp_path, GOOD.replace("norm_str", "norm_st"))
     first, second = lint.text(found).split("\n")
     assert first.startswith("ERROR DS-LINT-050: there is no transform `norm_st` (file: ")
-    assert first.endswith("p.yml:10)")
+    assert first.endswith("p.yml:10:40)")
     assert second == "  next: did you mean `norm_str`?"
     document = json.loads(json.dumps(lint.as_json(found)))
+    assert document["format_version"] == 1
     assert document["counts"] == {"ERROR": 1, "WARN": 0, "INFO": 0}
     one = document["diagnostics"][0]
     assert {"file", "line", "col", "level", "code", "message", "hint"} <= set(one)
     assert one["cause"] == "DS-PROFILE-002"
 
 
+def _sarif_schema() -> jsonschema.Draft202012Validator:
+    text = (Path(__file__).parent / "sarif_2_1_0.json").read_text()
+    return jsonschema.Draft202012Validator(
+        json.loads(text), format_checker=jsonschema.Draft202012Validator.FORMAT_CHECKER
+    )
+
+
 def test_sarif(tmp_path: Path) -> None:
     """SARIF names the rule, the level and the region of each result."""
     log = lint.sarif(linted(tmp_path, GOOD.replace("norm_str", "norm_st")), version="1.2")
+    _sarif_schema().validate(log)
     (run,) = log["runs"]
     (result,) = run["results"]
     assert (log["version"], result["ruleId"], result["level"]) == ("2.1.0", "DS-LINT-050", "error")
@@ -199,7 +246,138 @@ def test_sarif(tmp_path: Path) -> None:
         "startLine": 10,
         "startColumn": 40,
     }
-    assert run["tool"]["driver"]["rules"] == [{"id": "DS-LINT-050"}]
+    (rule,) = run["tool"]["driver"]["rules"]
+    assert (rule["id"], rule["defaultConfiguration"]) == ("DS-LINT-050", {"level": "error"})
+
+
+def test_sarif_of_everything(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The SARIF of all planted faults, of no fault and of odd paths fits the standard."""
+    schema = _sarif_schema()
+    schema.validate(lint.sarif([]))
+    everything = [one for case in CASES for one in judged(case)]
+    log = lint.sarif(everything, version="1.2")
+    schema.validate(log)
+    (run,) = log["runs"]
+    rules = [rule["id"] for rule in run["tool"]["driver"]["rules"]]
+    assert len(run["results"]) == len(everything)
+    assert all(rules[one["ruleIndex"]] == one["ruleId"] for one in run["results"])
+    odd = tmp_path / "profiles of é 100%"
+    odd.mkdir()
+    monkeypatch.chdir(tmp_path)
+    inside = lint.sarif([*linted(odd, "version: 2\n"), *linted(odd, "- 1\n")])
+    schema.validate(inside)
+    (place,) = {
+        json.dumps(one["locations"][0]["physicalLocation"]["artifactLocation"])
+        for one in inside["runs"][0]["results"]
+    }
+    assert json.loads(place) == {
+        "uri": "profiles%20of%20%C3%A9%20100%25/p.yml",
+        "uriBaseId": "%SRCROOT%",
+    }
+
+
+def test_fingerprints_stay_while_lines_move(tmp_path: Path) -> None:
+    """A result keeps its fingerprint when lines are added above it."""
+    text = GOOD.replace("norm_str", "norm_st")
+    logs = [lint.sarif(linted(tmp_path, more + text)) for more in ("", "# a line\n")]
+    one, other = (log["runs"][0]["results"][0] for log in logs)
+    assert one["partialFingerprints"] == other["partialFingerprints"]
+    assert one["locations"] != other["locations"]
+
+
+# --- the command ----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A project with one profile, `p`, that has a warning; the current folder."""
+    for name in [name for name in os.environ if name.startswith(("DSYNC_", "LP_", "XDG_"))]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "directorsync.yml").write_text("profiles: {search_paths: [profiles]}\n")
+    (tmp_path / "profiles").mkdir()
+    (tmp_path / "profiles" / "p.yml").write_text(GOOD.replace("diff:", "quux: 1\ndiff:"))
+    yield tmp_path
+    logs.close()
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "sign"),
+    [
+        ("", 0, "WARN DS-LINT-100"),
+        ("--strict", 1, "ERROR DS-LINT-100"),
+        ("--ci", 1, '"level": "ERROR"'),
+        ("--ci --format sarif", 1, '"level": "error"'),
+        ("--format json", 0, '"level": "WARN"'),
+        ("--format sarif", 0, '"version": "2.1.0"'),
+        ("--inventories names.txt", 1, "ERROR DS-LINT-061"),
+        ("--inventories dump", 0, "WARN DS-LINT-100"),
+        ("--allow-transform our_own", 0, "WARN DS-LINT-100"),
+        ("--max-depth 1", 0, "WARN DS-LINT-100"),
+        ("--no-defaults p", 0, "WARN DS-LINT-100"),
+        ("profiles/p.yml", 0, "(file: profiles/p.yml:19:1)"),
+    ],
+)
+def test_command(
+    project: Path, capsys: pytest.CaptureFixture[str], words: str, code: int, sign: str
+) -> None:
+    """`validate` is permissive by default, strict or for CI when asked, and exits 1 for errors."""
+    (project / "names.txt").write_text("Users\n")
+    (project / "dump").mkdir()
+    (project / "dump" / "Paths.ndjson").write_text('{"id": 1, "name": "a"}\n')
+    assert main(["validate", *words.split()]) == code
+    out = capsys.readouterr().out
+    assert sign in out
+    if "json" in words or words == "--ci":
+        assert json.loads(out)["format_version"] == 1
+    if "sarif" in words:
+        _sarif_schema().validate(json.loads(out))
+
+
+# --- what comes with dsync ------------------------------------------------------------------------
+
+ROOT = Path(__file__).parents[1]
+EXAMPLES = sorted(path.parent for path in ROOT.glob("examples/*/directorsync.yml"))
+
+
+def test_shipped_files_are_clean() -> None:
+    """Strictly judged, the profiles and system files that come with dsync have no faults."""
+    found = lint.lint([profile.shipped_folder(), system.shipped_folder()], strict=True)
+    assert found == []
+
+
+@pytest.mark.parametrize("example", EXAMPLES, ids=lambda path: path.name)
+def test_examples_are_clean(
+    example: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Strictly judged, the examples have no faults."""
+    monkeypatch.chdir(example)
+    assert main(["validate", "--strict"]) == 0
+    assert capsys.readouterr().out.startswith("ok: ")
+    logs.close()
+
+
+def test_documented_profiles_are_clean(tmp_path: Path) -> None:
+    """Strictly judged, the profiles in the documentation have no faults."""
+    (tmp_path / "shop.yml").write_text(
+        "version: 1\nsystem: shop\nresources:\n"
+        "  customers:\n"
+        "    {key: [name], list: {path: c}, create: {path: c}, delete: {path: 'c/{id}'}}\n"
+        "  groups: {key: [name], list: {path: g}}\n"
+    )
+    count = 0
+    for page in (ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))):
+        for block in re.findall(
+            r"<!-- test: profile -->\n```yaml\n(.*?)\n```", page.read_text("utf-8"), re.DOTALL
+        ):
+            count += 1
+            (tmp_path / f"p{count}.yml").write_text(block, encoding="utf-8")
+    assert count >= 3
+    assert lint.text(lint.lint([tmp_path], strict=True)) == ""
+
+
+# --- schemas --------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("kind", ["profile", "system", "config", "tenants"])
@@ -218,10 +396,3 @@ def test_the_schema_accepts_what_the_loader_accepts(tmp_path: Path) -> None:
     validator.validate({"extends": "_defaults", "mapping": {"a": "b", "c": None}, "x-a": 1})
     assert not validator.is_valid({"mappings": {}})
     assert not validator.is_valid({"hooks": {"pre_apply": "os:system"}})
-
-
-def test_shipped_profiles_are_clean() -> None:
-    """What comes with dsync has no errors and no warnings."""
-    folder = profile.shipped_folder()
-    if folder.is_dir():
-        assert [d for d in lint.lint([folder]) if d.level != "INFO"] == []

@@ -185,6 +185,7 @@ def validate(
         allow_transforms=allow_transforms,
         max_depth=max_depth or profile.MAX_DEPTH,
         no_defaults=no_defaults,
+        defaults=project.config.settings.profiles.defaults,
         search_paths=projects.search_paths(project, ask),
         system_paths=project.config.settings.systems.search_paths,
     )

@@ -423,18 +423,19 @@ def judge_file(
     return loaded, sorted(faults, key=yamlfile.order)
 
 
-def base_faults(path: Path) -> list[FileFault]:
-    """What is wrong with a base by itself: what it leaves out is no fault."""
+def base_faults(path: Path) -> tuple[list[FileFault], list[FileFault]]:
+    """What is wrong with a base by itself, and what may be; what it leaves out is no fault."""
     faults: list[FileFault] = []
+    warnings: list[FileFault] = []
     try:
         root = _uplift(yamlfile.load(path).root, faults)
     except Faults as several:
-        return [fault for fault in several.faults if isinstance(fault, FileFault)]
+        return [fault for fault in several.faults if isinstance(fault, FileFault)], []
     root.take("extends")
-    root = _finish(root, faults)
+    root = _finish(root, warnings)
     _, unfit = yamlfile.fit_rest(Profile, root, code="DS-PROF")
     faults += [_recode(fault) for fault in unfit if fault.kind != "missing"]
-    return sorted(faults, key=yamlfile.order)
+    return sorted(faults, key=yamlfile.order), warnings
 
 
 def find(

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import click
 
+from dsync import __version__
 from dsync.cli import asking, options
 from dsync.cli.terminal import note, say
 
@@ -14,18 +15,18 @@ from dsync.cli.terminal import note, say
 @click.command("validate")
 @options.profiles
 @click.option("--strict", is_flag=True, help="Warnings count as errors.")
+@click.option("--ci", is_flag=True, help="Same as --strict --format json; --format may differ.")
 @click.option(
     "--format",
     "form",
     type=click.Choice(["text", "json", "sarif"]),
-    default="text",
-    show_default=True,
+    help="Default: text; with --ci json.",
 )
 @click.option(
     "--inventories",
-    type=options.FILE,
-    metavar="FILE",
-    help="Names that profiles may look up in; default: what their system has.",
+    type=options.EITHER,
+    metavar="FILE|DIR",
+    help="Names that profiles may look up in, or dumps of them; default: what their system has.",
 )
 @click.option("--allow-transform", "allowed", multiple=True, metavar="NAME", help="Repeatable.")
 @click.option("--max-depth", type=click.IntRange(min=1), metavar="N", help="Longest `extends`.")
@@ -36,7 +37,8 @@ def command(
     profiles: tuple[str, ...],
     search_paths: tuple[Path, ...],
     strict: bool,
-    form: str,
+    ci: bool,
+    form: str | None,
     inventories: Path | None,
     allowed: tuple[str, ...],
     max_depth: int | None,
@@ -45,29 +47,31 @@ def command(
     """Check configuration, system files and profiles; contacts nobody.
 
     Names are profiles, folders of profiles, or files. Without names: the whole project. Exits 1
-    when there is an error.
+    when there is an error. docs/lint.md has the codes.
     """
     from dsync import api, lint
 
     found = api.validate(
         asking.project(),
         api.Ask(names=(*names, *profiles), search_paths=search_paths),
-        strict=strict,
+        strict=strict or ci,
         inventories=inventories,
         allow_transforms=allowed,
         max_depth=max_depth,
         no_defaults=no_defaults,
     )
-    match form:
+    shown = form or ("json" if ci else "text")
+    match shown:
         case "json":
             say(json.dumps(lint.as_json(found.diagnostics), indent=2, ensure_ascii=False))
         case "sarif":
-            say(json.dumps(lint.sarif(found.diagnostics), indent=2, ensure_ascii=False))
+            log = lint.sarif(found.diagnostics, version=__version__)
+            say(json.dumps(log, indent=2, ensure_ascii=False))
         case _ if found.diagnostics:
             say(lint.text(found.diagnostics))
         case _:
             say(f"ok: {found.files} files")
     failed = lint.failed(found.diagnostics)
-    if failed and form == "text":
+    if failed and shown == "text":
         note("next: correct what is said above, then validate again")
     return int(failed)
