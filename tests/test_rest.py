@@ -779,6 +779,21 @@ def test_a_job_that_fails_is_a_refusal(plain: Emulator) -> None:
     assert "path unknown" in outcome.message
 
 
+def test_a_job_is_told_before_it_is_asked(plain: Emulator) -> None:
+    """The log knows a job's place before the first poll leaves."""
+    seen: list[int] = []
+
+    class Counting(Kept):
+        def accepted(self, job: str) -> None:
+            seen.append(plain.counts()["total"])
+
+    plain.switches({"jobs": True, "job_polls": 1})
+    log = Counting()
+    outcome = use(rest(plain, shop(jobs=JOBS))[0], lambda s: s.send(change("create"), ONE, log=log))
+    assert outcome.state == "acked"
+    assert seen == [1]
+
+
 def test_a_job_that_never_ends_stays_open(plain: Emulator) -> None:
     """When the time is over the job is still open, and its place stays with the outcome."""
     plain.switches({"jobs": True, "job_polls": "never"})
