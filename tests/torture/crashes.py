@@ -131,14 +131,22 @@ def crash(world: World, points: tuple[str, ...], *, width: int = 1) -> Done:
     return done
 
 
-def survive(world: World) -> None:
+def survive(world: World, *, twice: bool = True) -> None:
     """What comes after a crash: resume, all that the oracle asks, and a plan that is empty.
 
-    Raises: AssertionError.
+    Until it is resumed, a run with calls of which nobody knows is in the way of every plan; with
+    `twice` it is resumed once more, which has to change nothing. Raises: AssertionError.
     """
+    book = oracle.read_journal(world, RUN)
+    if book is not None and {"sent", "unknown", "accepted"} & {*book.states().values()}:
+        refused = world.dsync("plan")
+        assert refused.code == 5, f"a plan beside what is unclear: {refused.code}: {refused.told}"
+        assert f"dsync reconcile {RUN}" in refused.err
     done = world.finish(RUN)
     oracle.judge(world, RUN, done)
     before = len(world.writes())
+    if twice:
+        oracle.judge(world, RUN, world.resume(RUN))
     if left := list(oracle.nothing_left(world)):
         raise AssertionError("\n".join(left))
     assert len(world.writes()) == before
