@@ -548,6 +548,20 @@ def test_no_secret_anywhere(dsync: Dsync, project: Path, shop: Emulator) -> None
     assert holders == []
 
 
+def test_an_address_that_nobody_answers_is_told_at_once(dsync: Dsync, project: Path) -> None:
+    """A plan does not wait for an API to recover: the fault is told within seconds."""
+    edit(
+        project / "directorsync.yml",
+        "base_url: ",
+        "retries: 1\n    base_url: http://127.0.0.1:9 # ",
+    )
+    begun = time.monotonic()
+    done = dsync("plan")
+    assert done.code == 10, done.err
+    assert "DS-HTTP-CONNECT" in done.err
+    assert time.monotonic() - begun < 10
+
+
 # --- doctor and demo ----------------------------------------------------------------------------
 
 

@@ -57,7 +57,8 @@ class Pace:
     """The limits of one API; the three overrides come from a connection.
 
     `shared` is a file by which processes share quotas, rate, pauses and the lanes of a sequential
-    API; without it they hold for this process. `call_s` is how long one call can be under way.
+    API; without it they hold for this process. `patient`: an API that fails gets time to recover,
+    else its faults are told at once. `call_s` is how long one call can be under way.
     `clock` must be the same for all who share.
 
     Raises: Invalid for a rate or a time zone that is none; StorageFault.
@@ -71,6 +72,7 @@ class Pace:
         burst: int | None = None,
         concurrency: int | None = None,
         shared: Path | None = None,
+        patient: bool = True,
         call_s: float = 60.0,
         clock: Callable[[], float] = boot_clock,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
@@ -97,6 +99,7 @@ class Pace:
         self._doubt_until = float("-inf")
         self.budget = Budget()
         self.breaker = Breaker()
+        self._patient = patient
 
     def close(self) -> None:
         """Give up our place among the processes that share."""
@@ -265,7 +268,8 @@ class Pace:
 
     def failed(self) -> None:
         """A call found no API, got no whole answer, or one that says the API itself failed."""
-        self.breaker.failed(self._clock())
+        if self._patient:
+            self.breaker.failed(self._clock())
 
     def succeeded(self) -> None:
         """A clean answer: the budget of retries grows, and so does the width in time."""

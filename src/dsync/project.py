@@ -530,9 +530,11 @@ def _check_resource(target: Target, name: str) -> None:
 
 @contextlib.asynccontextmanager
 async def connected(
-    project: Project, targets: Iterable[Target]
+    project: Project, targets: Iterable[Target], *, patient: bool = False
 ) -> AsyncIterator[dict[str, Connector]]:
     """A connector for each connection of these targets, closed when the block ends.
+
+    `patient`: wait for an API that fails to recover, instead of telling its faults at once.
 
     Raises: Invalid for a URL, credential or setting that is missing or not good.
     """
@@ -541,8 +543,9 @@ async def connected(
         for target in targets:
             name = target.connection.name
             if name not in found:
+                file = _limits_file(project, target)
                 found[name] = connect(
-                    target.system, target.connection, shared=_limits_file(project, target)
+                    target.system, target.connection, shared=file, patient=patient
                 )
                 stack.push_async_callback(found[name].close)
         yield found
@@ -554,7 +557,13 @@ def _limits_file(project: Project, target: Target) -> Path:
     return project.state / "quota" / f"{hashlib.sha256(who.encode()).hexdigest()[:16]}.db"
 
 
-def connect(system: LoadedSystem, connection: Connection, *, shared: Path | None = None) -> Rest:
+def connect(
+    system: LoadedSystem,
+    connection: Connection,
+    *,
+    shared: Path | None = None,
+    patient: bool = False,
+) -> Rest:
     """A connector; `shared` is a file by which processes share the API's limits.
 
     Raises: Invalid for a URL, credential or setting that is not good.
@@ -575,6 +584,7 @@ def connect(system: LoadedSystem, connection: Connection, *, shared: Path | None
         headers=connection.header_values(),
         redact=lambda text: str(secrets.redact(text)),
         shared=shared,
+        patient=patient,
     )
 
 

@@ -249,7 +249,7 @@ async def _apply(
     if work.until is not None:
         left_s = max(0.0, (work.until - datetime.now(UTC)).total_seconds())
         asyncio.get_running_loop().call_later(left_s, deadline.set)
-    async with projects.connected(project, targets) as connectors:
+    async with projects.connected(project, targets, patient=True) as connectors:
         await applying.apply(
             book.plan,
             book,

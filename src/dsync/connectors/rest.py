@@ -111,7 +111,7 @@ class Rest:
     pieces of an answer; a whole call gets twice that. `retries` is for reads, and for writes that
     did not leave. `rate`, `burst` and `concurrency` override the system file's limits. `redact`
     is applied to every text of the API before it goes into a message. `shared` is a file by which
-    processes share the API's limits.
+    processes share the API's limits. `patient`: wait for an API that fails to recover.
 
     Raises: Invalid when base URL, credentials, headers or limits are not good.
     """
@@ -132,6 +132,7 @@ class Rest:
         headers: Mapping[str, str] | None = None,
         redact: Callable[[str], str] | None = None,
         shared: Path | None = None,
+        patient: bool = True,
         clock: Callable[[], float] = boot_clock,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
@@ -142,6 +143,7 @@ class Rest:
             burst=burst,
             concurrency=concurrency,
             shared=shared,
+            patient=patient,
             call_s=2 * timeout_s,
             clock=clock,
             sleep=sleep,
