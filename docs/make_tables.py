@@ -90,10 +90,22 @@ def errors() -> str:
     return "\n".join(rows)
 
 
+def lint() -> str:
+    """The codes of the linter."""
+    from dsync.lint import RULES
+
+    rows = ["| code | level | meaning | next |", "|---|---|---|---|"]
+    for code, rule in sorted(RULES.items()):
+        said = f"{_cell(rule.message)} | {_cell(rule.hint)}"
+        rows.append(f"| `{code}` | {rule.level} | {said} |")
+    return "\n".join(rows)
+
+
 TABLES = {
     "profiles.md": {"transforms": transforms, "checks": checks, "functions": functions},
     "systems.md": {"system": system},
     "errors.md": {"errors": errors},
+    "lint.md": {"lint": lint},
 }
 
 

@@ -39,122 +39,151 @@ class Rule:
     Strict mode makes errors of warnings.
     """
 
-    title: str
+    code: str
+    message: str
     hint: str
     level: Level = "ERROR"
 
 
-RULES = {
-    "DS-LINT-001": Rule(
-        title="the file is no YAML, or no map at its top",
+_RULES = (
+    Rule(
+        code="DS-LINT-001",
+        message="the file is no YAML, or no map at its top",
         hint="correct the line, or the one before it",
     ),
-    "DS-LINT-002": Rule(
-        title="`version` is missing or not supported",
+    Rule(
+        code="DS-LINT-002",
+        message="`version` is missing or not supported",
         hint="write version: 1",
     ),
-    "DS-LINT-010": Rule(
-        title="`extends` names a profile that is not there",
+    Rule(
+        code="DS-LINT-010",
+        message="`extends` names a profile that is not there",
         hint="name a file beside this one, or in a search path",
     ),
-    "DS-LINT-011": Rule(
-        title="profiles extend one another in a circle",
+    Rule(
+        code="DS-LINT-011",
+        message="profiles extend one another in a circle",
         hint="let one of them extend nothing",
     ),
-    "DS-LINT-012": Rule(
-        title="more profiles extend one another than the limit allows",
+    Rule(
+        code="DS-LINT-012",
+        message="more profiles extend one another than the limit allows",
         hint="merge some of the bases, or raise --max-depth",
     ),
-    "DS-LINT-020": Rule(
-        title="a required section or key is missing",
+    Rule(
+        code="DS-LINT-020",
+        message="a required section or key is missing",
         hint="add it, or extend a base that has it",
     ),
-    "DS-LINT-021": Rule(
-        title="a value has the wrong type, or is none of those that are allowed",
+    Rule(
+        code="DS-LINT-021",
+        message="a value has the wrong type, or is none of those that are allowed",
         hint="docs/profiles.md has the values of each key",
     ),
-    "DS-LINT-022": Rule(
-        title="profile and system do not meet: no such system or resource, a key of another length,"
-        " an ability that is not there",
+    Rule(
+        code="DS-LINT-022",
+        message="profile and system do not meet: no such system or resource, a key of another"
+        " length, an ability that is not there",
         hint="compare the profile with the system file",
     ),
-    "DS-LINT-030": Rule(
-        title="an endpoint has a placeholder that nobody declares",
+    Rule(
+        code="DS-LINT-030",
+        message="an endpoint has a placeholder that nobody declares",
         hint="declare it in endpoint.scope",
     ),
-    "DS-LINT-031": Rule(
-        title="an endpoint's path or placeholder is malformed",
+    Rule(
+        code="DS-LINT-031",
+        message="an endpoint's path or placeholder is malformed",
         hint="write a path below base_url, with names in braces",
     ),
-    "DS-LINT-032": Rule(
-        title="a placeholder is declared and not used, or `{id}` is missing",
+    Rule(
+        code="DS-LINT-032",
+        message="a placeholder is declared and not used, or `{id}` is missing",
         hint="put it into a path, or remove it",
         level="WARN",
     ),
-    "DS-LINT-040": Rule(
-        title="the mapping is missing or empty",
+    Rule(
+        code="DS-LINT-040",
+        message="the mapping is missing or empty",
         hint="make at least one field: mapping: {name: {col: Name}}",
     ),
-    "DS-LINT-041": Rule(
-        title="a field is not made in exactly one way",
+    Rule(
+        code="DS-LINT-041",
+        message="a field is not made in exactly one way",
         hint="write {col: Column}, or one of the other ways of docs/profiles.md",
     ),
-    "DS-LINT-042": Rule(
-        title="an entry of `transform` is neither a name nor {fn: name}",
+    Rule(
+        code="DS-LINT-042",
+        message="an entry of `transform` is neither a name nor {fn: name}",
         hint='write [norm_str, {fn: split, sep: "|"}]',
     ),
-    "DS-LINT-043": Rule(
-        title="SQL that cannot run, whatever the data",
+    Rule(
+        code="DS-LINT-043",
+        message="SQL that cannot run, whatever the data",
         hint="docs/profiles.md says which SQL a profile may write",
     ),
-    "DS-LINT-050": Rule(
-        title="there is no such transform",
+    Rule(
+        code="DS-LINT-050",
+        message="there is no such transform",
         hint="docs/profiles.md has the transforms; --allow-transform names one of a plug-in",
     ),
-    "DS-LINT-051": Rule(
-        title="a transform lacks a parameter, or does not know one",
+    Rule(
+        code="DS-LINT-051",
+        message="a transform lacks a parameter, or does not know one",
         hint="docs/profiles.md has the parameters",
     ),
-    "DS-LINT-060": Rule(
-        title="an entry of `resolve` does not say where and what to look up",
+    Rule(
+        code="DS-LINT-060",
+        message="an entry of `resolve` does not say where and what to look up",
         hint='write {from: Resource, lookup: {by: name, using: "${field}"}}',
     ),
-    "DS-LINT-061": Rule(
-        title="`resolve` reads an inventory that is not there",
+    Rule(
+        code="DS-LINT-061",
+        message="`resolve` reads an inventory that is not there",
         hint="name a resource that the system can list",
     ),
-    "DS-LINT-070": Rule(
-        title="there is no such precheck",
+    Rule(
+        code="DS-LINT-070",
+        message="there is no such precheck",
         hint="docs/profiles.md has the checks",
     ),
-    "DS-LINT-071": Rule(
-        title="a field, column, sheet or parameter is not known",
+    Rule(
+        code="DS-LINT-071",
+        message="a field, column, sheet or parameter is not known",
         hint="name one that is made before",
     ),
-    "DS-LINT-080": Rule(
-        title="`diff` or `omit_empty` names a field that the payload does not have",
+    Rule(
+        code="DS-LINT-080",
+        message="`diff` or `omit_empty` names a field that the payload does not have",
         hint="name a field of the payload, or remove it",
         level="WARN",
     ),
-    "DS-LINT-090": Rule(
-        title="there is no such hook",
+    Rule(
+        code="DS-LINT-090",
+        message="there is no such hook",
         hint="remove it: profiles hold no code",
     ),
-    "DS-LINT-091": Rule(
-        title="a hook names code, and profiles hold none",
+    Rule(
+        code="DS-LINT-091",
+        message="a hook names code, and profiles hold none",
         hint="say it with transforms, SQL or checks",
     ),
-    "DS-LINT-100": Rule(
-        title="a key is not known",
+    Rule(
+        code="DS-LINT-100",
+        message="a key is not known",
         hint="remove it, or call it x-…",
         level="WARN",
     ),
-    "DS-LINT-101": Rule(
-        title="advice about a name",
+    Rule(
+        code="DS-LINT-101",
+        message="advice about a name",
         hint="small letters, digits, - and _",
         level="INFO",
     ),
-}
+)
+
+RULES = {rule.code: rule for rule in _RULES}
 """All codes that a diagnostic about a profile can have."""
 
 

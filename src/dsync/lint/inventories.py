@@ -29,7 +29,12 @@ def read(path: Path) -> Inventories:
     """
     found = _in_folder(path) if path.is_dir() else dict.fromkeys(_names(path), frozenset[str]())
     if not found:
-        raise _wrong(path, "there is no inventory in it", "write one name a line, or dump them")
+        raise Invalid(
+            "there is no inventory in it",
+            code="DS-LINT-FILE",
+            where=str(path),
+            hint="write one name a line, or make a folder of them: dsync dump --out FOLDER",
+        )
     return found
 
 
@@ -65,8 +70,11 @@ def _text(path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
-        raise _wrong(
-            path, f"the inventories cannot be read: {error}", "write one name a line"
+        raise Invalid(
+            f"the inventories cannot be read: {error}",
+            code="DS-LINT-FILE",
+            where=str(path),
+            hint="write one name a line",
         ) from None
 
 
@@ -74,8 +82,9 @@ def _json(path: Path, text: str) -> Any:
     try:
         return json.loads(text)
     except ValueError as error:
-        raise _wrong(path, f"this is no JSON: {error}", "mend it, or dump it anew") from None
-
-
-def _wrong(path: Path, message: str, hint: str) -> Invalid:
-    return Invalid(message, code="DS-LINT-FILE", where=str(path), hint=hint)
+        raise Invalid(
+            f"this is no JSON: {error}",
+            code="DS-LINT-FILE",
+            where=str(path),
+            hint="mend it, or dump it anew",
+        ) from None

@@ -64,7 +64,7 @@ Said = tuple[Level, FileFault]
 
 
 def _said(
-    loaded: LoadedProfile, way: Way, level: Level, code: str, message: str, hint: str
+    loaded: LoadedProfile, way: Way, level: Level, *, code: str, message: str, hint: str
 ) -> Said:
     place = loaded.place(way)
     return level, FileFault(message, code=code, where=place, way=way, hint=hint)
@@ -109,7 +109,14 @@ def _target(loaded: LoadedProfile, options: Options) -> Iterator[Said]:
             pass  # the system's file is judged on its own
         except Invalid as fault:
             way: Way = ("target", "system")
-            yield _said(loaded, way, "ERROR", "DS-PROF-TARGET", fault.message, fault.hint or "")
+            yield _said(
+                loaded,
+                way,
+                "ERROR",
+                code="DS-PROF-TARGET",
+                message=fault.message,
+                hint=fault.hint or "",
+            )
     if known is not None:
         for unmet in profile.against(loaded, known):
             if unmet.code != "DS-PROF-INVENTORY" or options.inventories is None:
@@ -129,18 +136,18 @@ def _abilities(loaded: LoadedProfile, known: system.LoadedSystem | None) -> Iter
             loaded,
             ("target", "resource"),
             "ERROR",
-            "DS-PROF-TARGET",
-            f"`{target.resource if target else ''}` can only be read",
-            "name a resource that can be created, updated or deleted",
+            code="DS-PROF-TARGET",
+            message=f"`{target.resource if target else ''}` can only be read",
+            hint="name a resource that can be created, updated or deleted",
         )
     elif loaded.profile.apply.delete and able.delete is None:
         yield _said(
             loaded,
             ("apply", "delete"),
             "WARN",
-            "DS-PROF-TARGET",
-            "the profile deletes, and nothing says how to delete these records",
-            "write delete: false, or say it in the system file",
+            code="DS-PROF-TARGET",
+            message="the profile deletes, and nothing says how to delete these records",
+            hint="write delete: false, or say it in the system file",
         )
 
 
@@ -154,9 +161,9 @@ def _inventories(
                 loaded,
                 (*way, "from"),
                 "ERROR",
-                "DS-PROF-INVENTORY",
-                f"there is no inventory `{entry.from_}`",
-                yamlfile.nearest(entry.from_, inventories)
+                code="DS-PROF-INVENTORY",
+                message=f"there is no inventory `{entry.from_}`",
+                hint=yamlfile.nearest(entry.from_, inventories)
                 or f"inventories: {', '.join(inventories)}",
             )
             continue
@@ -176,9 +183,10 @@ def _inventories(
                     loaded,
                     place,
                     "ERROR",
-                    "DS-PROF-FIELD",
-                    f"the inventory `{entry.from_}` has no field `{field}`",
-                    yamlfile.nearest(field, fields) or f"its fields: {', '.join(sorted(fields))}",
+                    code="DS-PROF-FIELD",
+                    message=f"the inventory `{entry.from_}` has no field `{field}`",
+                    hint=yamlfile.nearest(field, fields)
+                    or f"its fields: {', '.join(sorted(fields))}",
                 )
 
 
@@ -208,7 +216,9 @@ def _sql(loaded: LoadedProfile) -> Iterator[Said]:
             shape = expressions.shape_query(query)
             expressions.check_query(query, tables={}, columns={}, may_lack=shape.tables)
         except Invalid as fault:
-            yield _said(loaded, way, "ERROR", fault.code, fault.message, fault.hint or "")
+            yield _said(
+                loaded, way, "ERROR", code=fault.code, message=fault.message, hint=fault.hint or ""
+            )
         else:
             columns = shape.columns
             yield from _tables(loaded, shape.tables)
@@ -239,9 +249,9 @@ def _tables(loaded: LoadedProfile, read: Sequence[str]) -> Iterator[Said]:
                 loaded,
                 ("source", "query"),
                 "ERROR",
-                "DS-SQL-TABLE",
-                f"the query reads `{table}`, which the source does not have",
-                yamlfile.nearest(table, known)
+                code="DS-SQL-TABLE",
+                message=f"the query reads `{table}`, which the source does not have",
+                hint=yamlfile.nearest(table, known)
                 or f"it has {', '.join(known)}; source.xlsx.sheets declares further sheets",
             )
 
@@ -260,9 +270,10 @@ def _columns(loaded: LoadedProfile, made: Sequence[str]) -> Iterator[Said]:
                 loaded,
                 ("mapping", name, "col"),
                 "ERROR",
-                "DS-COL-MISSING",
-                f"the query makes no column `{names[0] if names else ''}`",
-                yamlfile.nearest(names[0] if names else "", made) or f"it makes {', '.join(made)}",
+                code="DS-COL-MISSING",
+                message=f"the query makes no column `{names[0] if names else ''}`",
+                hint=yamlfile.nearest(names[0] if names else "", made)
+                or f"it makes {', '.join(made)}",
             )
 
 
@@ -280,7 +291,9 @@ def _expression(
         expressions.check_expression(sql, columns=columns or ())
     except Invalid as fault:
         if columns is not None or fault.code != "DS-SQL-COLUMN":
-            yield _said(loaded, way, "ERROR", fault.code, fault.message, fault.hint or "")
+            yield _said(
+                loaded, way, "ERROR", code=fault.code, message=fault.message, hint=fault.hint or ""
+            )
 
 
 # --- advice --------------------------------------------------------------------------------------
@@ -298,9 +311,9 @@ def _advice(loaded: LoadedProfile) -> Iterator[Said]:
             loaded,
             ("resource",),
             "INFO",
-            "DS-LINT-101",
-            f"the resource `{resource[:60]}` is not written in small letters",
-            "such as routing-policies or routing_policies",
+            code="DS-LINT-101",
+            message=f"the resource `{resource[:60]}` is not written in small letters",
+            hint="such as routing-policies or routing_policies",
         )
     for kind in ("mapping", "resolve"):
         for name in getattr(loaded.profile, kind):
@@ -309,9 +322,9 @@ def _advice(loaded: LoadedProfile) -> Iterator[Said]:
                     loaded,
                     (kind, name),
                     "INFO",
-                    "DS-LINT-101",
-                    f"the field `{name}` is not written in small letters with _",
-                    "such as policy_name",
+                    code="DS-LINT-101",
+                    message=f"the field `{name}` is not written in small letters with _",
+                    hint="such as policy_name",
                 )
 
 
@@ -328,9 +341,9 @@ def _placeholders(loaded: LoadedProfile) -> Iterator[Said]:
                 loaded,
                 ("endpoint", "scope", index),
                 "WARN",
-                "DS-LINT-032",
-                f"the placeholder `{{{name}}}` is declared and not used",
-                "remove it, or put it into a path",
+                code="DS-LINT-032",
+                message=f"the placeholder `{{{name}}}` is declared and not used",
+                hint="remove it, or put it into a path",
             )
     for key in ("update", "delete"):
         if key in paths and "id" not in system.placeholders(paths[key]):
@@ -338,9 +351,9 @@ def _placeholders(loaded: LoadedProfile) -> Iterator[Said]:
                 loaded,
                 ("endpoint", key),
                 "WARN",
-                "DS-LINT-032",
-                f"`endpoint.{key}` does not hold `{{id}}`, so it is the same for all records",
-                "put {id} where the record's id belongs",
+                code="DS-LINT-032",
+                message=f"`endpoint.{key}` has no `{{id}}`, so it is the same for all records",
+                hint="put {id} where the record's id belongs",
             )
 
 
@@ -354,7 +367,7 @@ def _ignored(loaded: LoadedProfile) -> Iterator[Said]:
                 loaded,
                 ("diff", "ignore_fields", index),
                 "INFO",
-                "DS-PROF-DIFF",
-                f"`diff.ignore_fields` names `{name}`, which the payload does not have",
-                f"did you mean `{near[0]}`?",
+                code="DS-PROF-DIFF",
+                message=f"`diff.ignore_fields` names `{name}`, which the payload does not have",
+                hint=f"did you mean `{near[0]}`?",
             )

@@ -74,7 +74,7 @@ def _rule(code: str) -> dict[str, Any]:
         return {"id": code}
     return {
         "id": code,
-        "shortDescription": {"text": rule.title},
+        "shortDescription": {"text": rule.message},
         "help": {"text": rule.hint},
         "defaultConfiguration": {"level": _LEVELS[rule.level]},
     }
