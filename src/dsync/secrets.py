@@ -319,6 +319,17 @@ def _base64(text: str) -> str:
     return base64.b64encode(text.encode("utf-8")).decode("ascii")
 
 
+def veiled(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields of a record for people to look at: those that are named like secrets are masked.
+
+    For output only; what is sent never passes here.
+    """
+    return {
+        name: MASK if _is_secret(name, item) else veiled(item) if isinstance(item, dict) else item
+        for name, item in values.items()
+    }
+
+
 def _is_secret(key: Any, value: Any) -> bool:
     if not isinstance(key, str) or not isinstance(value, str | bytes | int | float) or value == "":
         return False

@@ -28,6 +28,7 @@ import msgspec
 from dsync.errors import Place, StorageFault
 from dsync.model import Change, Finding, Plan, Tally
 from dsync.reports import HIDDEN, LIMIT, RowResult, RunResult, references, summary
+from dsync.secrets import veiled
 
 FORMAT_VERSION = 1
 REPORT_FILE = "report.json"
@@ -132,7 +133,7 @@ def _plain(value: Tally | Change | Finding | RowResult) -> dict[str, Any]:
     fields: dict[str, Any] = msgspec.to_builtins(value)
     for name in ("before", "after", "payload"):
         if fields.get(name):
-            fields[name] = references(fields[name])
+            fields[name] = references(veiled(fields[name]))
     place = getattr(value, "place", None)
     if isinstance(place, Place):
         fields["place"]["text"] = str(place)

@@ -26,6 +26,7 @@ from dsync.reports import (
     summary,
     value_text,
 )
+from dsync.secrets import veiled
 
 MARKS = {"create": "+", "update": "~", "delete": "-"}
 _STYLES = {"+": "green", "~": "yellow", "-": "red", "!": "magenta", "=": "dim", "#": "bold"}
@@ -107,9 +108,9 @@ def _change(change: Change) -> Iterator[Line]:
 
 def change_lines(change: Change) -> Iterator[str]:
     """One line a field: of a create its value, of an update how it changes."""
-    before, after = change.before or {}, change.after or {}
+    before, after = veiled(change.before or {}), veiled(change.after or {})
     if change.action == "create":
-        for name, value in (after or change.payload or {}).items():
+        for name, value in (after or veiled(change.payload or {})).items():
             yield f"{name}: {_cut(value_text(value))}"
     elif change.action == "update":
         for name in change.fields:
