@@ -38,7 +38,7 @@ def drawn(rng: Random) -> tuple[dict[Place, dict[int, Record]], list[Line], list
                 if action == "create":
                     lines.append(_create(rng, place, key, new_cages))
                     continue
-                record = _record(key, rng.choice(("old", "older")), rng.randrange(9))
+                record = row(key, rng.choice(("old", "older")), rng.randrange(9))
                 id_ = record["id"] = next(ids)
                 held[place][id_] = record
                 if action == "update":
@@ -54,12 +54,13 @@ def drawn(rng: Random) -> tuple[dict[Place, dict[int, Record]], list[Line], list
 def between(held: dict[int, Record], wanted: dict[str, Record], place: Place) -> list[Line]:
     """What makes `held` be as `wanted`, by key; a record that is not wanted is deleted."""
     lines: list[Line] = []
-    by_key: dict[str, Record] = {}
-    for record in held.values():
-        if record["name"] in by_key:
-            continue  # planning leaves keys alone that two records have
-        by_key[record["name"]] = record
+    by_key = {record["name"]: record for record in held.values()}
+    names = [record["name"] for record in held.values()]
+    # Planning leaves keys alone that two records have.
+    twins = {name for name in names if names.count(name) > 1}
     for key, record in wanted.items():
+        if key in twins:
+            continue
         now = by_key.get(key)
         if now is None:
             lines.append(_line("create", place, key, payload=dict(record)))
@@ -71,7 +72,8 @@ def between(held: dict[int, Record], wanted: dict[str, Record], place: Place) ->
                 before={name: now.get(name) for name in fields},
                 after={name: record[name] for name in fields},
             ))  # fmt: skip
-    lines += [_delete(place, record) for key, record in by_key.items() if key not in wanted]
+    gone = by_key.keys() - wanted.keys() - twins
+    lines += [_delete(place, by_key[key]) for key in sorted(gone)]
     return sorted(lines, key=lambda line: int(line["wave"]))
 
 
@@ -80,7 +82,8 @@ def written(folder: Path, lines: Iterable[Line], scopes: list[Scope]) -> Plan:
     return make_plan(folder, lines, scopes=scopes)
 
 
-def _record(key: str, note: str, size: int, cage: Any = None) -> Record:
+def row(key: str, note: str, size: int, cage: Any = None) -> Record:
+    """A record without its id."""
     return {"name": key, "note": note, "size": size, "cage": cage}
 
 
@@ -88,7 +91,7 @@ def _create(rng: Random, place: Place, key: str, new_cages: list[str]) -> Line:
     cage, needs = _cage(rng, place, new_cages)
     if place[0] == "cages":
         new_cages.append(key)
-    payload = _record(key, "new", rng.randrange(9), cage)
+    payload = row(key, "new", rng.randrange(9), cage)
     return _line("create", place, key, payload=payload, needs=needs)
 
 

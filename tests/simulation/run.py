@@ -222,6 +222,21 @@ class Machine:
                 self.world.note(f"resolved by hand: {op_of(change)} is {outcome.state}")
                 self.world.touch(place, change.key[0])
 
+    def is_settled(self) -> bool:
+        """True when nothing is left to do that a further process could do."""
+        known = dict(self.book.states())
+        states = [known.get(op_id(self.run_id, change)) for change in self.book.plan.changes()]
+        return all(
+            state is not None
+            and (
+                state.is_settled
+                or state.state == "skipped"
+                # The record that it relies on is not there any more, or is there twice.
+                or (state.code == "DS-APPLY-NO-ID" and self.world.touches)
+            )
+            for state in states
+        )
+
     def _place(self) -> Path:
         return self.folder / f"run-{self._copies}"
 
@@ -270,7 +285,7 @@ def play(seed: int, *, is_real: bool = False, told: list[str] | None = None) -> 
 
     Raises: Wrong.
     """
-    with tempfile.TemporaryDirectory(dir=_memory(), prefix="dsync-sim-") as name:
+    with tempfile.TemporaryDirectory(dir=in_memory(), prefix="dsync-sim-") as name:
         machine, initial = _machine(seed, Path(name), is_real)
         try:
             _history(machine, initial)
@@ -284,7 +299,7 @@ def play(seed: int, *, is_real: bool = False, told: list[str] | None = None) -> 
         return machine.seen + machine.world.seen
 
 
-def _memory() -> str | None:
+def in_memory() -> str | None:
     """A folder without a disk below it, where there is one."""
     memory = "/dev/shm"  # noqa: S108 - the files go into a folder of our own in it
     return memory if os.path.isdir(memory) and os.access(memory, os.W_OK) else None
@@ -477,22 +492,7 @@ def _second_resume(machine: Machine) -> list[str]:
 
 
 def _is_done(machine: Machine, ending: Ending) -> bool:
-    return ending.result is not None and not machine.book.life().stop and _is_settled(machine)
-
-
-def _is_settled(machine: Machine) -> bool:
-    known = dict(machine.book.states())
-    states = [known.get(op_id(machine.run_id, change)) for change in machine.book.plan.changes()]
-    return all(
-        state is not None
-        and (
-            state.is_settled
-            or state.state == "skipped"
-            # The record that it relies on is not there any more, or is there twice.
-            or (state.code == "DS-APPLY-NO-ID" and machine.world.touches)
-        )
-        for state in states
-    )
+    return ending.result is not None and not machine.book.life().stop and machine.is_settled()
 
 
 def _states(machine: Machine) -> dict[str, str]:

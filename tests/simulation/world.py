@@ -165,6 +165,13 @@ class World:
         self.most_in_flight.clear()
         self.note(f"process {number}{', calm' if self.is_calm else ''}")
 
+    def forget(self) -> None:
+        """Another run begins: what was done for the one before is no longer counted."""
+        self.ledger.clear()
+        self.touches.clear()
+        self.calls.clear()
+        self.lies.clear()
+
     def client_died(self) -> None:
         """What nobody has heard of ends in the time that the API promises."""
         for job in self._jobs.values():
