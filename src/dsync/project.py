@@ -566,6 +566,9 @@ def connect(
 ) -> Rest:
     """A connector; `shared` is a file by which processes share the API's limits.
 
+    One that is `patient` is for an apply; any other is for one look at what there is, in which
+    nothing is listed twice.
+
     Raises: Invalid for a URL, credential or setting that is not good.
     """
     from dsync.connectors.rest import Rest
@@ -585,6 +588,7 @@ def connect(
         redact=lambda text: str(secrets.redact(text)),
         shared=shared,
         patient=patient,
+        list_once=not patient,
     )
 
 

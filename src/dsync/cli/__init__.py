@@ -27,6 +27,7 @@ VERBS = {
     "schema": "print the JSON Schema of profiles, system files or configuration",
     "emulate": "run a local imitation of an API",
     "demo": "plan, apply and plan again against the Director emulator",
+    "director": "the commands of the older Director importer: import-repos and others",
     "doctor": "check the installation, the configuration and each connection",
     "completion": "print the script that completes words in your shell",
 }

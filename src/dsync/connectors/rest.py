@@ -13,9 +13,11 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import re
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import suppress
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field, replace
+from functools import partial
 from itertools import count
 from pathlib import Path
 from typing import Any, Literal, Self, TypeVar
@@ -112,6 +114,7 @@ class Rest:
     did not leave. `rate`, `burst` and `concurrency` override the system file's limits. `redact`
     is applied to every text of the API before it goes into a message. `shared` is a file by which
     processes share the API's limits. `patient`: wait for an API that fails to recover.
+    `list_once`: resources that are listed by the same call share its answers, as a plan wants it.
 
     Raises: Invalid when base URL, credentials, headers or limits are not good.
     """
@@ -133,6 +136,7 @@ class Rest:
         redact: Callable[[str], str] | None = None,
         shared: Path | None = None,
         patient: bool = True,
+        list_once: bool = False,
         clock: Callable[[], float] = boot_clock,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
@@ -157,6 +161,9 @@ class Rest:
             read_s=timeout_s,
         )
         self._auth = Auth(system.auth, credentials, self._log_in, clock=clock)
+        self._once_only = _alike(system) if list_once else frozenset()
+        self._answers: dict[tuple[str, ...], Answer] = {}
+        self._asking: dict[tuple[str, ...], asyncio.Lock] = {}
         self._forbidden = 0
         self._let_in = False
 
@@ -190,9 +197,10 @@ class Rest:
                 code="DS-CANNOT",
                 hint="declare `list` for this resource in the system file",
             )
+        shared = resource in self._once_only
         if how.job:
-            verdict = await self._list_by_job(how, scope)
-            yield _page(self._job_shape(how, declared).read(_answer_of(verdict)))
+            answer = await self._list_by_job(how, scope, shared=shared)
+            yield _page(self._job_shape(how, declared).read(answer))
             return
         paging = how.paging or self._system.paging
         shape = Shape(records=how.records, identity=declared.id, paging=paging, each=how.each)
@@ -200,13 +208,14 @@ class Rest:
         call = self._list_call(how, scope)
         following: asyncio.Task[tuple[Batch, Answer] | None] | None = None
         try:
-            got = await self._page(call, walk.first(), None, shape, scope)
+            ask = partial(self._page, call, shape=shape, scope=scope, shared=shared)
+            got = await ask(walk.first(), None)
             while got is not None:
                 batch, answer = got
                 step = walk.next(batch, answer)
                 if step is not None:
                     # The next page travels while the caller works on this one.
-                    following = asyncio.create_task(self._page(call, step, answer, shape, scope))
+                    following = asyncio.create_task(ask(step, answer))
                     await asyncio.sleep(0)
                 if batch.count:
                     yield _page(batch)
@@ -506,7 +515,14 @@ class Rest:
     # ---- listings --------------------------------------------------------------------------
 
     async def _page(
-        self, call: _Call, step: Step, seen_at: Answer | None, shape: Shape, scope: Scope
+        self,
+        call: _Call,
+        step: Step,
+        seen_at: Answer | None,
+        *,
+        shape: Shape,
+        scope: Scope,
+        shared: bool,
     ) -> tuple[Batch, Answer] | None:
         """One page; None where the page after a short one does not exist."""
         if step.link is not None:
@@ -519,11 +535,36 @@ class Rest:
         def read(answer: Answer) -> tuple[Batch, Answer] | None:
             return None if answer.status in beyond else (shape.read(answer), answer)
 
-        async with self._pace.lane(scope.name):
-            return await self._ask(call, read, also=beyond)
+        async with self._once_for(call, shared) as kept:
+            if kept is not None:
+                return read(kept)
+            async with self._pace.lane(scope.name):
+                got = await self._ask(call, read, also=beyond)
+            if shared and got is not None:
+                self._answers[_identity(call)] = got[1]
+            return got
 
-    async def _list_by_job(self, how: List, scope: Scope) -> _Verdict:
+    @asynccontextmanager
+    async def _once_for(self, call: _Call, shared: bool) -> AsyncIterator[Answer | None]:
+        """The answer of a call that was made before, where answers are shared; else nobody else
+        makes it meanwhile."""
+        if not shared:
+            yield None
+            return
+        key = _identity(call)
+        async with self._asking.setdefault(key, asyncio.Lock()):
+            yield self._answers.get(key)
+
+    async def _list_by_job(self, how: List, scope: Scope, *, shared: bool) -> Answer:
         call = self._list_call(how, scope)
+        async with self._once_for(call, shared) as kept:
+            if kept is None:
+                kept = _answer_of(await self._job_listing(call, scope))
+                if shared:
+                    self._answers[_identity(call)] = kept
+            return kept
+
+    async def _job_listing(self, call: _Call, scope: Scope) -> _Verdict:
         async with self._pace.lane(scope.name):
             job = await self._ask(call, lambda answer: self._job_in(answer, scope))
             if job is None:
@@ -974,6 +1015,21 @@ def _filled(value: Any, values: Mapping[str, Any]) -> Any:
     if isinstance(value, list):
         return [_filled(item, values) for item in value]
     return value
+
+
+def _alike(system: System) -> frozenset[str]:
+    """The resources whose listings are made by the same calls as another's."""
+    calls = {
+        name: repr((how.method, how.path, how.query, how.body, how.paging, how.job))
+        for name, resource in system.resources.items()
+        if (how := resource.list) is not None
+    }
+    often = Counter(calls.values())
+    return frozenset(name for name, call in calls.items() if often[call] > 1)
+
+
+def _identity(call: _Call) -> tuple[str, ...]:
+    return (call.method, call.path, repr(sorted(call.query.items())), repr(call.body))
 
 
 def _page(batch: Batch) -> Page:
