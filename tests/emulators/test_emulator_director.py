@@ -596,8 +596,10 @@ def test_the_defaults_of_the_checks(director: Emulator) -> None:
     """What the API itself can see is a 400; what only the node can see fails the order."""
     checks = {key[6:]: value for key, value in director.switches().items() if key[:6] == "check_"}
     orders = {"unknown_reference", "duplicate_name", "norm_packages_list", "no_rules", "in_use"}
+    orders |= {"unknown_proxy", "needs_log_ts", "query", "vendor_object", "user_active"}
     assert {key for key, value in checks.items() if value == "order"} == orders
-    assert {key for key, value in checks.items() if value == "off"} == {"unknown_key"}
+    off = {"unknown_key", "unknown_logpoint", "manual_limits"}
+    assert {key for key, value in checks.items() if value == "off"} == off
 
 
 def test_a_body_without_its_wrapper_is_refused(node: Director, director: Emulator) -> None:
