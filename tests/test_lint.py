@@ -335,6 +335,16 @@ def test_command(
         _sarif_schema().validate(json.loads(out))
 
 
+def test_command_without_a_configuration_that_can_be_read(
+    project: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A fault in the configuration is told in the form that was asked for, and alone."""
+    (project / "directorsync.yml").write_text("connections: {x: {timeout_s: -1}}\n")
+    assert main(["validate", "--ci"]) == 1
+    (one,) = json.loads(capsys.readouterr().out)["diagnostics"]
+    assert (one["file"], one["line"], one["code"]) == ("directorsync.yml", 1, "DS-CFG-SCHEMA")
+
+
 # --- what comes with dsync ------------------------------------------------------------------------
 
 ROOT = Path(__file__).parents[1]

@@ -16,11 +16,12 @@ import json
 import re
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from importlib.resources import files
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_origin, get_type_hints
 
-from pydantic import Field
+from pydantic import Field, TypeAdapter, ValidationError
 
 from dsync import yamlfile
 from dsync.errors import Faults, Invalid, Place
@@ -1045,9 +1046,7 @@ class _Judge:
                     yamlfile.nearest(check.field, self.fields)
                     or f"fields: {', '.join(self.fields)}",
                 )
-            yield from self.parameters(
-                f"check `{check.type}`", known.parameters, check.model_extra or {}, way
-            )
+            yield from self.parameters(f"check `{check.type}`", known, check.model_extra or {}, way)
 
     def payload(self) -> Iterator[FileFault]:
         profile = self.profile
@@ -1102,11 +1101,12 @@ class _Judge:
                     yamlfile.nearest(fn, CATALOGUE) or f"transforms: {', '.join(CATALOGUE)}",
                 )
                 continue
-            yield from self.parameters(f"transform `{fn}`", known.parameters, given, (*way, index))
+            yield from self.parameters(f"transform `{fn}`", known, given, (*way, index))
 
     def parameters(
-        self, what: str, known: Any, given: dict[str, Any], way: Way
+        self, what: str, entry: Any, given: dict[str, Any], way: Way
     ) -> Iterator[FileFault]:
+        known = entry.parameters
         for name in given:
             if name not in known:
                 yield self.fault(
@@ -1115,6 +1115,13 @@ class _Judge:
                     "DS-PROF-PARAM",
                     yamlfile.nearest(name, known)
                     or (f"its parameters: {', '.join(known)}" if known else "it has none"),
+                )
+            elif due := _unlike(given[name], get_type_hints(entry.function)[name]):
+                yield self.fault(
+                    (*way, name),
+                    f"`{name}` of {what} must be {due[0]}",
+                    "DS-PROF-PARAM",
+                    due[1],
                 )
         for name, required in known.items():
             if required and name not in given:
@@ -1146,6 +1153,26 @@ class _Judge:
             if circle
             else yamlfile.nearest(name, known) or f"fields: {', '.join(known) or 'none'}",
         )
+
+
+def _unlike(value: Any, kind: Any) -> tuple[str, str] | None:
+    """What a parameter of this kind must be, and how to mend a value that is something else."""
+    try:
+        _adapter(kind).validate_python(value, strict=True)
+    except ValidationError:
+        return _DUE.get(get_origin(kind) or kind, ("something else", "see the catalogue"))
+    return None
+
+
+_adapter = lru_cache(TypeAdapter)
+_DUE = {
+    str: ("a text", "put it in quotes"),
+    int: ("a whole number", "write it without quotes"),
+    float: ("a number", "write it without quotes"),
+    bool: ("true or false", "write true or false"),
+    list: ("a list of such values as the catalogue says", "write it as a list: [one, two]"),
+    dict: ("a map", "write it as a map: {one: 1, two: 2}"),
+}
 
 
 def _texts(value: Any, way: Way) -> Iterator[tuple[Way, str]]:

@@ -50,16 +50,23 @@ def command(
     when there is an error. docs/lint.md has the codes.
     """
     from dsync import api, lint
+    from dsync.errors import Faults
 
-    found = api.validate(
-        asking.project(),
-        api.Ask(names=(*names, *profiles), search_paths=search_paths),
-        strict=strict or ci,
-        inventories=inventories,
-        allow_transforms=allowed,
-        max_depth=max_depth,
-        no_defaults=no_defaults,
-    )
+    try:
+        project = asking.project()
+    except Faults as faults:
+        # Without a configuration nobody knows where the other files are: it comes first, alone.
+        found = api.Validated(files=1, diagnostics=lint.diagnose(faults, "config"))
+    else:
+        found = api.validate(
+            project,
+            api.Ask(names=(*names, *profiles), search_paths=search_paths),
+            strict=strict or ci,
+            inventories=inventories,
+            allow_transforms=allowed,
+            max_depth=max_depth,
+            no_defaults=no_defaults,
+        )
     shown = form or ("json" if ci else "text")
     match shown:
         case "json":
