@@ -90,7 +90,7 @@ def check_production(targets: Sequence[Target], *, checksum: str | None) -> None
         raise Refused(
             f"{names[0]} is production: it takes a saved plan and its checksum",
             code="DS-SAFE-G16",
-            hint="dsync plan --out FILE, look at it, then dsync apply FILE --checksum SHA256",
+            hint="save it (--out FILE), look at it, then dsync apply FILE --checksum SHA256",
         )
 
 

@@ -286,7 +286,7 @@ def _delete_share(case: Case) -> Objection | None:
     )
     if not (everything or great):
         return None
-    part = "all" if everything else f"{_percent(case.deletes, case.managed)} of the"
+    part = "all" if everything else f"{_percent(case.deletes, case.managed)} of those"
     return Objection(
         f"{case.deletes} of {case.managed} records deleted{case.recent}: {part} that are managed "
         f"in {own.target}",
