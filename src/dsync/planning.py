@@ -467,25 +467,25 @@ def _in_order(jobs: Sequence[Job]) -> list[tuple[int, int]]:
     from dsync import operations
 
     makers: dict[tuple[str, str], str] = {}
-    for number, job in enumerate(jobs):
+    for job in jobs:
         spot = (job.connection, job.resource)
         if spot in makers:
             raise Invalid(
-                f"{job.profile.name} and {jobs[int(makers[spot])].profile.name} "
-                f"both write {job.resource}",
+                f"{job.profile.name} and {makers[spot]} both write {job.resource}",
                 code="DS-PROF-OVERLAP",
                 hint="plan them one after the other, or make one profile of them",
             )
-        makers[spot] = str(number)
+        makers[spot] = job.profile.name
     needs = {
-        str(number): [
+        job.profile.name: [
             makers[(job.connection, name)]
             for name in job.listings[1:]
             if (job.connection, name) in makers
         ]
-        for number, job in enumerate(jobs)
+        for job in jobs
     }
-    return [(int(number), level) for number, level in operations.levels(needs).items()]
+    numbers = {job.profile.name: number for number, job in enumerate(jobs)}
+    return [(numbers[name], level) for name, level in operations.levels(needs).items()]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
