@@ -12,11 +12,10 @@ from typing import Any
 import jsonschema
 import pytest
 
-from dsync import lint, logs, profile, system
+from dsync import lint, logs, profile, system, yamlfile
 from dsync.cli import main
 from dsync.errors import Invalid
 from dsync.lint import Diagnostic
-from dsync.yamlfile import parse
 
 pytestmark = pytest.mark.unit
 
@@ -91,6 +90,37 @@ def test_every_code_has_cases() -> None:
         assert name[0].isalpha() or f"DS-LINT-{name[:3]}" in expected[name]
     codes = {line.split()[-1] for text in expected.values() for line in text.splitlines()}
     assert codes == set(lint.RULES)
+
+
+def _ways(value: Any, way: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    if way:
+        yield way
+    steps = (
+        value if isinstance(value, dict) else range(len(value) if isinstance(value, list) else 0)
+    )
+    for step in steps:
+        yield from _ways(value[step], (*way, step))
+
+
+def test_any_damage_is_told(tmp_path: Path) -> None:
+    """Whatever is cut or overwritten, lint has an error when the loader has, at a place."""
+    whole = yamlfile.parse(GOOD, "p.yml").data
+    damages = [(way, new) for way in _ways(whole) for new in (None, 5, "x", [], {"a": 1}, "${z}")]
+    path = tmp_path / "p.yml"
+    for way, new in damages[::5]:  # every way, each with another damage
+        data = json.loads(json.dumps(whole))
+        inner = data
+        for step in way[:-1]:
+            inner = inner[step]
+        inner[way[-1]] = new
+        path.write_text(json.dumps(data))
+        found = lint.lint([path])
+        assert {one.code for one in found} <= set(lint.RULES), (way, new)
+        assert all(one.line and one.col and one.hint for one in found), (way, new)
+        try:
+            profile.load_file(path)
+        except Invalid:
+            assert lint.failed(found), (way, new)
 
 
 # --- options --------------------------------------------------------------------------------------
@@ -402,7 +432,7 @@ def test_schemas_are_schemas(kind: Any) -> None:
 def test_the_schema_accepts_what_the_loader_accepts(tmp_path: Path) -> None:
     """The schema of profiles takes both forms of the language, and refuses unknown keys."""
     validator = jsonschema.Draft202012Validator(lint.schema("profile"))
-    validator.validate(parse(GOOD, "p.yml").data)
+    validator.validate(yamlfile.parse(GOOD, "p.yml").data)
     validator.validate({"extends": "_defaults", "mapping": {"a": "b", "c": None}, "x-a": 1})
     assert not validator.is_valid({"mappings": {}})
     assert not validator.is_valid({"hooks": {"pre_apply": "os:system"}})

@@ -8,6 +8,7 @@ configurations. It reads files and nothing else: no API, no transform, no code.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import re
 from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
@@ -66,6 +67,7 @@ def lint(
     found: list[Diagnostic] = []
     kinds = {path: _kind(path) for path in _files(paths)}
     beside = [path.parent for path, kind in kinds.items() if kind == "system"]
+    folders = list(dict.fromkeys([*system_paths, *beside]))
     options = profiles.Options(
         strict=strict,
         inventories=inventories,
@@ -74,7 +76,7 @@ def lint(
         extends=not no_defaults,
         defaults=defaults,
         search_paths=search_paths,
-        system_paths=list(dict.fromkeys([*system_paths, *beside])),
+        system=functools.cache(lambda name: system.load(name, folders)),
     )
     for path, kind in kinds.items():
         if kind == "profile":

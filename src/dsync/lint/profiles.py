@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import re
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,7 +28,8 @@ class Options:
     extends: bool = True
     defaults: str | None = None
     search_paths: Sequence[Path] = ()
-    system_paths: Sequence[Path] = ()
+    system: Callable[[str], system.LoadedSystem] = system.load
+    """finds the system of a name, or raises Invalid"""
 
 
 def judge(path: Path, options: Options) -> Iterator[Diagnostic]:
@@ -104,7 +105,7 @@ def _target(loaded: LoadedProfile, options: Options) -> Iterator[Said]:
     target = loaded.profile.target
     if target is not None:
         try:
-            known = system.load(target.system, options.system_paths)
+            known = options.system(target.system)
         except Faults:
             pass  # the system's file is judged on its own
         except Invalid as fault:
