@@ -308,7 +308,8 @@ class Running:
         self._channel.settimeout(timeout_s)
         line = b""
         while not line.endswith(b"\n"):
-            more = self._channel.recv(64)
+            # One by one: of a short life the status may follow at once.
+            more = self._channel.recv(1)
             assert more, "the starter has gone"
             line += more
         return line
