@@ -19,6 +19,7 @@ import re
 import shutil
 import signal
 import sqlite3
+import threading
 import time
 import urllib.parse
 import zipfile
@@ -237,7 +238,13 @@ class Vault:
         if kill_s:
             time.sleep(kill_s)
             running.kill(signum)
+        # Where an API fails for long a run waits for it, which is not what is tried here.
+        hurry = [threading.Timer(after_s, running.kill, [signal.SIGINT]) for after_s in (3, 6)]
+        for timer in hurry:
+            timer.start()
         done = running.wait()
+        for timer in hurry:
+            timer.cancel()
         self.dones.append(done)
         return done
 
