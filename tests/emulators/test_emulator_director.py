@@ -5,55 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from emulator_client import Answer, Client
+from director_client import BLUE, GREEN, ONE, TWO, Director
 
 from dsync.emulators import ControlError, Emulator
 
 pytestmark = pytest.mark.integration
 
-BLUE = "b0b0b0b0b0b0b0b0b0b0b0b0b0b00001"
-GREEN = "b0b0b0b0b0b0b0b0b0b0b0b0b0b00002"
-ONE = "c0ffee00c0ffee00c0ffee00c0ffee01"
-TWO = "c0ffee00c0ffee00c0ffee00c0ffee02"
 REPO = {"name": "Repo_app", "hiddenrepopath": [{"path": "/opt/immune/storage/", "retention": 90}]}
 ROUTING: dict[str, Any] = {"policy_name": "rp", "catch_all": "default", "routing_criteria": []}
-
-
-class Director:
-    """A client of one node that follows orders to their end."""
-
-    def __init__(self, emulator: Emulator, node: str = ONE, pool: str = BLUE) -> None:
-        self.emulator = emulator
-        self.call = Client(emulator.port, {"Authorization": "Bearer demo"})
-        self.scope = f"{pool}/{node}"
-        self.base = f"/configapi/{self.scope}"
-
-    def get(self, path: str) -> Any:
-        answer = self.call("GET", f"{self.base}/{path}")
-        assert answer.status == 200, answer.body
-        return answer.json
-
-    def send(self, method: str, path: str, data: object = None) -> Answer:
-        body = None if data is None else {"data": data}
-        return self.call(method, f"{self.base}/{path}", body)
-
-    def order(self, method: str, path: str, data: object = None) -> Any:
-        """The response of the order that a write ends in."""
-        answer = self.send(method, path, data)
-        assert (answer.status, answer.json["status"]) == (200, "Success"), answer.body
-        return self.follow(answer.json["message"])
-
-    def follow(self, message: str) -> Any:
-        for _ in range(10):
-            answer = self.call("GET", f"/{message.lstrip('/')}")
-            assert answer.status == 200
-            if answer.json["response"]:
-                return answer.json["response"]
-        raise AssertionError("the order never ended")
-
-    def named(self, resource: str, name: str, key: str = "name") -> Any:
-        """The object of that name, as List shows it."""
-        return next((one for one in self.get(resource) if one[key] == name), None)
 
 
 @pytest.fixture
