@@ -195,6 +195,20 @@ def test_a_rule_is_shared_and_unshared(node: Director) -> None:
     assert seen(node, "SharedAlertRules", "operator") == []
 
 
+def test_an_action_is_a_write_with_an_effect(node: Director, director: Emulator) -> None:
+    """Activation, sharing and notifications count as writes and change the rule."""
+    id_ = make(node)
+    before = director.writes()
+    node.order("POST", f"AlertRules/{id_}/deactivate", {})
+    node.order("POST", f"AlertRules/{id_}/share", {"rbac_config": []})
+    node.order("POST", f"AlertRules/{id_}/EmailNotification", {"notify_email": "off"})
+    assert director.writes() == before + 3
+    last = director.effects()[-3:]
+    assert {(one["kind"], one["resource"], one["id"], one["key"]) for one in last} == {
+        ("update", "AlertRules", id_, "Many failed logins")
+    }
+
+
 @pytest.mark.parametrize(
     ("entry", "status"),
     [

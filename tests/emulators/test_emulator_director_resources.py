@@ -579,6 +579,27 @@ def test_a_wrong_body_is_refused_by_its_check_alone(
     assert node.order("POST", case.path, body)["success"] is True
 
 
+JUNK: tuple[object, ...] = (None, True, -1, "", [], {}, [None], [{"name": 1}], [[]])
+
+
+@pytest.mark.parametrize("case", NAMED)
+def test_no_body_makes_the_emulator_fail(node: Director, director: Emulator, case: Case) -> None:
+    """With all checks off any value is taken, and what was made of it can be read."""
+    checks = {name: "off" for name in director.switches() if name.startswith("check_")}
+    director.switches({**checks, "effect_time": "at_once"})
+    body = node.filled(case.data)
+    node.order("POST", case.path, body)
+    made = node.find(case.name, case.key)
+    for key in body:
+        for junk in JUNK:
+            assert node.send("POST", case.path, {**body, key: junk}).status == 200
+            if case.edit is not None:
+                edit = {**body, key: junk}
+                assert node.send("PUT", f"{case.path}/{made['id']}", edit).status == 200
+    assert len(node.objects(case.name)) > len(body)
+    director.state()
+
+
 # ---- devices and collectors --------------------------------------------------------------------
 
 

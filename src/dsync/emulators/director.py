@@ -27,7 +27,7 @@ from .director_switches import FAULTS, SWITCHES
 from .ledger import Call
 from .messages import Answer, BadJson, Request, encode, json_answer
 from .server import SeedError, World
-from .shapes import Problem, problems
+from .shapes import Object, Problem, problems
 
 __all__ = ["FAULTS", "SWITCHES", "App"]
 
@@ -463,8 +463,7 @@ class App:
             form.instead(desk, data)
             return
         if id_ is None:
-            blanks = {one.name: one.blank() for one in form.shape.fields if one.must}
-            body = form.kept(desk.view, {**blanks, **filled(form.shape, data)})
+            body = form.kept(desk.view, {**_blanks(form.shape), **filled(form.shape, data)})
             born = {"id": resource.new_id(node), **resource.born(desk.view)}
             desk.put(name, {**born, **body})
         elif (before := self._target(node, name, id_, form)) is not None:
@@ -504,6 +503,7 @@ class App:
     def _act(
         self, node: Node, name: str, action: Action, id_: str, request: Request, call: Call
     ) -> Answer:
+        call.write = action.writes
         data, outer = self._data(request)
         target = node.store(name).true.get(id_)
         if id_ and target is None and (refusal := self._gone(name, id_)):
@@ -526,7 +526,7 @@ class App:
             target = node.store(name).true.get(id_)
             if id_ and target is None:
                 return Outcome(success=True, message=f"{name} {action.done}")
-            body = given(action.body, data)
+            body = {**_blanks(action.body), **given(action.body, data)}
             more = action.act(self._desk(node, call), target or {}, body) or {}
             return Outcome(success=True, message=f"{name} {action.done}", more=more)
 
@@ -635,6 +635,11 @@ class App:
 
 
 _SHAPELESS = {"wrong_type", "norm_packages_list"}
+
+
+def _blanks(shape: Object) -> Stored:
+    """What is mandatory, where a switch lets it be missing."""
+    return {one.name: one.blank() for one in shape.fields if one.must}
 
 
 def _half(key: str, data: Stored) -> Stored:

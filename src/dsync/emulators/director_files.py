@@ -35,6 +35,7 @@ class Files:
             return failed(404, "Unknown pool")
         shelf = self.shelves.setdefault((pool, name), {})
         upload = "publicupload" if public else "upload"
+        call.write = request.method in ("POST", "DELETE")
         method = "GET" if request.method == "HEAD" else request.method
         match (method, *rest):
             case ("POST", word) if word == upload:

@@ -204,6 +204,7 @@ class Action:
     """Changes the node, given the object (`{}` where there is none) and the body; what it returns
     stands in the order's response. Raises: Refused."""
     done: str
+    writes: bool = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

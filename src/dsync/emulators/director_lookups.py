@@ -159,6 +159,7 @@ LOOKUPS: dict[str, Resource] = {
                 check=_sound,
                 act=_nothing,
                 done="is valid",
+                writes=False,
             )
         },
     ),

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from .director_kinds import Fetch, Form, Ref, Resource
+from .director_kinds import Fetch, Form, Ref, Resource, installation
 from .director_nodes import REPO_PORT, Stored, View, objects, texts
 from .shapes import Field, Flag, Int, ListOf, Object, Problem, Text
 
@@ -307,6 +307,8 @@ POLICIES: dict[str, Resource] = {
             "signatures": [],
         },
         parts={"CompiledNormalizers": "CompiledNormalizers"},
+        shared_actions={"install": installation("NormalizationPackage")},
+        files=True,
     ),
     "CompiledNormalizers": Resource(key="name", trash=False, stale=True, listing=_named_compiled),
     "EnrichmentSource": Resource(key="source_name", trash=False, stale=True, read=_read_source),
