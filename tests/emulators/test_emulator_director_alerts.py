@@ -170,8 +170,9 @@ def test_a_seeded_rule_is_like_a_written_one(node: Director, director: Emulator)
     director.switches({"my_rules": "all"})
     [row] = node.objects("AlertRules")
     assert (row["name"], row["active"], row["attack_tag"]) == ("Old", True, [])
-    director.seed({"resource": "AlertRules", "remove": ["Old"]})
+    director.seed({"resource": "AlertRules", "remove": ["Old", "Sample Vendor Scan"]})
     assert node.objects("AlertRules") == []
+    assert seen(node, "VendorAlertRules") == ["Sample Vendor Login"]
 
 
 # ---- what is done with a rule ------------------------------------------------------------------

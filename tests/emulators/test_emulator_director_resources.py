@@ -864,6 +864,37 @@ def test_incident_groups_cannot_be_edited_and_are_unique(node: Director) -> None
     assert "in use" in node.order("DELETE", f"UserGroups/{group}")["message"]
 
 
+def test_seeds_in_either_shape_change_what_is_there(node: Director, director: Emulator) -> None:
+    """A seed has the names of a create or of a read; its key finds the object that it changes."""
+    director.seed({"resource": "Lists", "objects": [{"s_name": "vips", "lists": ["a"]}]})
+    director.seed({"resource": "Lists", "objects": [{"name": "VIPS", "vid": "LIST_1"}]})
+    age = {"d_name": "recent", "agelimit_day": 1, "agelimit_hour": 0, "agelimit_minute": 0}
+    director.seed({"resource": "Lists", "objects": [age]})
+    [vips] = [one for one in node.get("Lists") if one["name"] == "VIPS"]
+    assert (vips["lists"], vips["vid"], vips["list_type"]) == (["a"], "LIST_1", "static_list")
+    assert node.find("Lists", "RECENT")["age_limit"] == 86_400
+    for _ in range(2):
+        director.seed({"resource": "IncidentUserGroups", "objects": [{"name": "tier1"}]})
+    assert len(node.get("IncidentUserGroups")) == 1
+    director.seed({"resource": "IncidentUserGroups", "remove": ["tier1"]})
+    assert node.get("IncidentUserGroups") == []
+    [row, *_] = node.order("POST", "MitreAttacks/fetch", {})["rows"]
+    director.seed({"resource": "MitreAttacks", "objects": [{"hash": row["hash"], "url": "x"}]})
+    assert node.order("POST", "MitreAttacks/fetch", {})["rows"][0]["url"] == "x"
+
+
+def test_addresses_of_nodes_are_told_by_the_switch(director: Emulator) -> None:
+    """A node's private address is where alert rules and remote repos find it."""
+    pool = "0" * 31 + "a"
+    nodes = [f"{pool}/{'0' * 31}b/one/198.51.100.200", {"pool": pool, "node": "0" * 31 + "c"}]
+    director.switches({"nodes": nodes, "order_polls": 0})
+    two = Director(director, "0" * 31 + "c", pool)
+    rows = two.order("POST", "Repos/RemoteRepos/fetch", {})["rows"]
+    assert "198.51.100.200:5504/default" in [row["repo"] for row in rows]
+    remote = two.get("DistributedLogpoints")
+    assert [(one["name"], one["private_ip"]) for one in remote] == [("one", "198.51.100.200")]
+
+
 # ---- small lookups -----------------------------------------------------------------------------
 
 

@@ -3,6 +3,9 @@
 Everything is kept per pool and node, and an object has another id on every node. A write is only
 *accepted*; its order, found at the path in `message`, tells later what became of it.
 
+Each rule that a body may break is a check of its own, and a switch `check_…` says whether the
+answer is a 400 (`sync`), a failed order (`order`), or nothing (`off`).
+
 What there is to read and write is declared in `director_resources.py`; here is what all of it has
 in common: tokens, the envelope, when a broken rule is told, and when a change happens and shows.
 
@@ -601,7 +604,7 @@ class App:
         if not isinstance(gone, list):
             raise SeedError("`remove` is a list of keys or ids")
         for one in gone:
-            for id_ in _find(node, name, one, one):
+            for id_ in _find(node, name, one, one) or _by_key(node, name, one):
                 store.put(id_, None, shown_at=at)
         listed = entry.get("objects", [])
         if not isinstance(listed, list):
@@ -647,6 +650,11 @@ def _half(key: str, data: Stored) -> Stored:
     others = [name for name in data if name != key]
     kept = others[: len(others) // 2]
     return {name: item for name, item in data.items() if name == key or name in kept}
+
+
+def _by_key(node: Node, name: str, key: object) -> list[str]:
+    there = node.store(name).true
+    return [one for one, value in there.items() if value.get(RESOURCES[name].key) == key]
 
 
 def _find(node: Node, name: str, id_: object, identity: object) -> list[str]:

@@ -455,7 +455,6 @@ ALERTS: dict[str, Resource] = {
         key="hash",
         reads=frozenset(),
         trash=False,
-        identity=lambda _value: None,
         fetches={
             "": Fetch(
                 rows=lambda view, _body: view.objects("MitreAttacks").values(), of="MitreAttacks"

@@ -340,7 +340,6 @@ PEOPLE: dict[str, Resource] = {
         },
         refs=(Ref(path="usergroup", to="UserGroups", what="User group"),),
         read=_read_incident,
-        identity=lambda _value: None,
         fetches={
             "": Fetch(
                 rows=lambda view, _body: view.objects("IncidentUserGroups").values(),
