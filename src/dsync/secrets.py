@@ -247,7 +247,7 @@ class Redactor:
         self._known: re.Pattern[str] | None = None
 
     def register(self, value: str) -> None:
-        """Mask this value from now on, also URL-encoded, in JSON and in base64."""
+        """Mask this value from now on, also encoded: for URLs, HTML, JSON, in base64, in hex."""
         if len(value) < _SHORTEST or value in self._values:
             return
         self._values.add(value)
@@ -311,8 +311,32 @@ def _forms(value: str) -> set[str]:
         repr(value)[1:-1],
     }
     if len(value) >= _WHOLE_WORD_BELOW:
-        forms.add(_base64(value).rstrip("="))
+        forms |= _disguises(value)
     return forms
+
+
+def _disguises(value: str) -> set[str]:
+    """How an API may give back a value that it has encoded itself, or as a part of something."""
+    from html import escape
+
+    raw = value.encode("utf-8")
+    forms = {
+        quote(quote(value, safe=""), safe=""),
+        escape(value),
+        escape(value, quote=False),
+        escape(value).replace("&#x27;", "&#39;").replace("&quot;", "&#34;"),
+        "".join(f"&#{ord(sign)};" for sign in value),
+        "".join(f"\\u{ord(sign):04x}" for sign in value),
+        raw.hex(),
+        raw.hex().upper(),
+        value[::-1],
+    }
+    packed = {_base64(value).rstrip("=")}
+    for offset in range(3):
+        # The first and the last signs depend on what stands beside it.
+        packed.add(base64.b64encode(b"\0" * offset + raw).decode("ascii")[4 if offset else 0 : -4])
+    packed |= {form.replace("+", "-").replace("/", "_") for form in packed}
+    return forms | {form for form in packed if len(form) >= _WHOLE_WORD_BELOW}
 
 
 def _base64(text: str) -> str:
