@@ -198,8 +198,8 @@ def _rows(place: Path) -> Iterator[dict[str, Any]]:
     """The rows of one node's dump."""
     names: dict[str, str] = {}
     for entry in _lines(place / "Users.ndjson"):
-        if entry.get("id") and entry.get("ref"):
-            names.setdefault(str(entry["id"]), str(entry["ref"]))
+        if entry.get("user") and entry.get("ref"):
+            names.setdefault(str(entry["user"]), str(entry["ref"]))
     for rule in _lines(place / "AlertRules.ndjson"):
         settings = rule.get("settings") or {}
         read = {**settings, **{name: value for name, value in rule.items() if value is not None}}
