@@ -173,6 +173,7 @@ def play_two_applies(races: _Makes, seed: int) -> None:
     if len(winners) == 1:
         (loser,) = dones.keys() - winners
         is_refused(dones[loser], winners[0])
+        assert "DS-LOCK-HELD" in dones[loser].err
         assert not (race.world.run_folder(loser) / "journal.db").exists()
     race.judge(*winners)
 
