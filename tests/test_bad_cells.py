@@ -154,7 +154,7 @@ def test_trace() -> None:
     trace = expressions.trace_query(
         "select coalesce(p.Short, p.long) as name, r.name as route, sum(p.n) over () as n, "
         "upper(p.kind) as kind from P p left join R r on r.id = p.route_id",
-        headers=["Long", "Short", "route_id", "n", "Kind", "unused"],
+        headers={one: one for one in ("Long", "Short", "route_id", "n", "Kind", "unused")},
     )
     assert trace.cells == {"name": "Short", "route": "route_id", "n": "n", "kind": "Kind"}
     assert trace.reads == {"Long", "Short", "route_id", "n", "Kind"}

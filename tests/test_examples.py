@@ -255,15 +255,15 @@ FAULTS = {
     ("Repo", 10, "B10"): ("Repo_twin", "error", "DS-KEY-DUP", "rows 10, 11"),
     ("Repo", 11, "B11"): ("Repo_twin", "error", "DS-KEY-DUP", "rows 10, 11"),
     ("Repo", 12, "C12"): ("Repo_vault", "error", "DS-CHECK-NON-EMPTY", "no storage path"),
-    # Several rows make one policy: its findings are at the first of them.
-    ("RoutingPolicy", 3, None): ("rp_network", "error", "DS-CHECK-SQL", "different catch_all"),
+    # Several rows make one policy: its findings are at the first of them, at a cell or at all.
+    ("RoutingPolicy", 3, "E3"): ("rp_network", "error", "DS-CHECK-SQL", "different catch_all"),
     ("RoutingPolicy", 5, None): ("rp_web", "error", "DS-CHECK-SQL", "no rule_type, no key"),
     ("RoutingPolicy", 6, None): ("rp_identity", "error", "DS-CHECK-SQL", "rule has no value"),
     ("RoutingPolicy", 7, None): (
         "rp_endpoint", "skip", "DS-CHECK-MUST-EXIST-MANY", "not found in Repos: Repo-gone",
     ),
     # Its repo is withheld by a fault of its own, so it will not be there either.
-    ("RoutingPolicy", 8, None): (
+    ("RoutingPolicy", 8, "E8"): (
         "rp_mail", "skip", "DS-CHECK-MUST-EXIST", "not found in Repos: Repo_mail",
     ),
     ("RoutingPolicy", 10, "I10"): ("rp_audit", "error", "DS-XLS-ERRCELL", "#N/A"),

@@ -419,7 +419,7 @@ def _updates(
     if ability.send_all:
         payload = _payload(desired, ability, omit_empty)
     con.execute(
-        f"INSERT INTO {table} SELECT c._row * 4 + 1, 'update', c.rid, c._row, c._key, c.id, "
+        f"INSERT INTO {table} SELECT c.rid * 4 + 1, 'update', c.rid, c._row, c._key, c.id, "
         f"list_sort({edits}), d.needs, {before}, {after}, {payload} "
         f"FROM {desired.relation} d "
         f"JOIN (SELECT c.*, {left} AS edits FROM candidates c) c ON d.rid = c.rid"
@@ -450,7 +450,7 @@ def _creates(
         return
     payload = _payload(desired, Ability(omit=abilities.create.omit), omit_empty)
     con.execute(
-        f"INSERT INTO {table} SELECT c._row * 4, 'create', c.rid, c._row, c._key, NULL, "
+        f"INSERT INTO {table} SELECT c.rid * 4, 'create', c.rid, c._row, c._key, NULL, "
         f"[]::VARCHAR[], d.needs, NULL, NULL, {payload} "
         f"FROM {desired.relation} d JOIN fresh c ON d.rid = c.rid"
     )

@@ -180,17 +180,21 @@ class Trace:
     joined: Mapping[str, frozenset[str]]
     """the same of the other tables: table, column, both in lower case"""
     cells: Mapping[str, str]
-    """column of the result -> header of the one cell that it comes from, where there is one; a
-    value that a join brings comes from the cell that it was joined by"""
+    """column of the result, in lower case -> header of the one cell that it comes from, where there
+    is one; a value that a join brings comes from the cell that it was joined by, and what several
+    rows make together from the first of them, when all of it is of one column"""
+    is_ordered: bool
+    """whether the query itself says in which order its rows come"""
 
 
-def trace_query(sql: str, *, headers: Sequence[str]) -> Trace:
-    """Where the columns of a query come from. `headers` are those of its first table."""
+def trace_query(sql: str, *, headers: Mapping[str, str]) -> Trace:
+    """Where the columns of a query come from. `headers` are those of its first table, by name."""
     tree = _parse(sql)
     first = _first_table(tree)
+    ordered = tree.args.get("order") is not None
     if not isinstance(tree, exp.Select) or first is None or any(tree.find_all(exp.Star)):
-        return Trace(reads=frozenset(headers), joined={}, cells={})
-    known = {header.lower(): header for header in headers}
+        return Trace(reads=frozenset(headers.values()), joined={}, cells={}, is_ordered=ordered)
+    known = {called.lower(): header for called, header in headers.items()}
 
     def of_first(node: exp.Expression) -> list[str]:
         return [
@@ -206,7 +210,10 @@ def trace_query(sql: str, *, headers: Sequence[str]) -> Trace:
     }
     cells: dict[str, str] = {}
     for projection in tree.expressions:
-        if any(not node.find_ancestor(exp.Window) for node in projection.find_all(exp.AggFunc)):
+        gathers = any(
+            not node.find_ancestor(exp.Window) for node in projection.find_all(exp.AggFunc)
+        )
+        if gathers and len(set(of_first(projection))) != 1:
             continue
         found = of_first(projection) or [
             header
@@ -214,13 +221,14 @@ def trace_query(sql: str, *, headers: Sequence[str]) -> Trace:
             for header in joined_by.get(column.table.lower(), ())
         ]
         if found:
-            cells[projection.alias_or_name] = found[0]
+            cells[projection.alias_or_name.lower()] = found[0]
     wanted = _wanted_columns(tree)
     joined: dict[str, frozenset[str]] = {}
     for table in tree.find_all(exp.Table):
         key, alias = table.name.lower(), (table.alias or table.name).lower()
         joined[key] = joined.get(key, frozenset()) | frozenset(wanted.get(alias, ()))
-    return Trace(reads=frozenset(of_first(tree)), joined=joined, cells=cells)
+    reads = frozenset(of_first(tree))
+    return Trace(reads=reads, joined=joined, cells=cells, is_ordered=ordered)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

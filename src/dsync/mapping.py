@@ -90,7 +90,11 @@ def create(
     """
     relation, columns, row, trace = _source(con, profile, tables)
     layers = _map_fields(con, profile, relation, columns)
-    con.execute(f"CREATE OR REPLACE TABLE mapped_{section} AS {layers.select(relation, row)}")
+    # The order of these rows is that of the calls: the query's own, or that of the source's rows.
+    own = may_stream(profile) or (trace is not None and trace.is_ordered)
+    order = " ORDER BY _row" if row is not None and not own else ""
+    select = layers.select(relation, row)
+    con.execute(f"CREATE OR REPLACE TABLE mapped_{section} AS {select}{order}")
     return Created(profile=profile, section=section, layers=layers, row=row, trace=trace)
 
 
@@ -104,7 +108,9 @@ def note(
     fields, headers, faults = layers.fields, layers.headers, layers.faults
     reads: Collection[str] = layers.reads
     if trace is not None:
-        headers = {f: trace.cells[out] for f, out in headers.items() if out in trace.cells}
+        # Without case: DuckDB calls `l.name as name` as the sheet does, when only the case differs.
+        places = {field: trace.cells.get(column.lower()) for field, column in headers.items()}
+        headers = {field: header for field, header in places.items() if header is not None}
         reads = trace.reads
     rows = count(con, f"FROM {table}")
     described = {
@@ -145,8 +151,11 @@ def _source(
     if profile.source.query is not None:
         from dsync import expressions  # the parser of SQL is costly to import
 
-        main = next(iter(tables.values()))
-        headers = [header.name for header in main.headers]
+        first, main = next(iter(tables.items()))
+        headers = {header.name: header.name for header in main.headers}
+        for key in tables:
+            physical[key], named = _with_aliases(con, physical[key], profile.source.columns)
+            headers |= named if key == first else {}
         bad = sorted({row for row, _ in main.bad_cells})
         select, row = expressions.check_query(
             profile.source.query,
@@ -209,6 +218,25 @@ def _with_blanks(con: duckdb.DuckDBPyConnection, table: SourceTable, words: Sequ
         f"CREATE OR REPLACE VIEW {name(view)} AS SELECT {', '.join(select)} FROM {name(table.name)}"
     )
     return view
+
+
+def _with_aliases(
+    con: duckdb.DuckDBPyConnection, table: str, aliases: Mapping[str, Sequence[str]]
+) -> tuple[str, dict[str, str]]:
+    """The table, or a view of it that also has the names of `aliases`; name -> its header."""
+    have = list(describe(con, f"FROM {name(table)}"))
+    named: dict[str, str] = {}
+    for wanted, others in aliases.items():
+        found = [_find_header(have, other) for other in (wanted, *others)]
+        header = next((header for header in found if header is not None), None)
+        if header is not None and found[0] is None:
+            named[wanted] = header
+    if not named:
+        return table, {}
+    added = "".join(f", {name(header)} AS {name(wanted)}" for wanted, header in named.items())
+    view = f"{table}__named"
+    con.execute(f"CREATE OR REPLACE VIEW {name(view)} AS SELECT *{added} FROM {name(table)}")
+    return view, named
 
 
 def _plain_columns(con: duckdb.DuckDBPyConnection, table: str) -> dict[str, Column]:
@@ -308,8 +336,7 @@ class _Layers:
             out.insert(0, f"s.{name(row)} AS _row")
         if self.faults:
             out.append(f"{_fault_list(self.faults)} AS _faults")
-        order = f" ORDER BY s.{name(row)}" if row is not None and row != "_row" else ""
-        return f"SELECT {', '.join(out)} FROM {query} s{order}"
+        return f"SELECT {', '.join(out)} FROM {query} s"
 
 
 def _held(column: Column) -> list[str]:
