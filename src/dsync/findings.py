@@ -95,7 +95,8 @@ def drop_consequences(
 
     con.execute(
         f"DELETE FROM findings USING findings c WHERE findings.section = {section} "
-        f"AND c.section = {section} AND c.rid = findings.rid AND c.severity = 'error' AND ("
+        f"AND c.section = {section} AND c.rid = findings.rid AND (c.severity = 'error' OR "
+        "c.severity = 'skip' AND findings.code = 'DS-KEY-EMPTY') AND ("
         f"{rank('c')} = 0 AND {made_from(cells)} OR {rank('c')} = 1 AND {made_from(origins)} OR "
         f"c.field = findings.field AND {rank('c')} < {rank('findings')} OR "
         "c.field = findings.field AND findings.code = 'DS-KEY-EMPTY' "

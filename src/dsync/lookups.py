@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from dsync import checks, findings
 from dsync.errors import Invalid
@@ -173,8 +173,8 @@ def _look_up(
     value = chain(value, entry.transform, key, None)
     sql = value.sql
     if entry.if_empty is not None:
-        blank = checks.empty(using)
-        sql = f"CASE WHEN {blank} THEN {constant(entry.if_empty).sql}::{value.type} ELSE {sql} END"
+        blank, instead = checks.empty(using), _instead(entry.if_empty, fields)
+        sql = f"CASE WHEN {blank} THEN {instead}::{value.type} ELSE {sql} END"
     con.execute(
         f"CREATE TABLE {after} AS SELECT t.* EXCLUDE (_needs), "
         "list_sort(list_distinct(list_concat(t._needs, coalesce(f.made, [])))) AS _needs, "
@@ -183,6 +183,12 @@ def _look_up(
         f"FROM {before} t LEFT JOIN found f ON f.rid = t.rid ORDER BY t.rid"
     )
     return Column(f"t.{name(key)}", value.type)
+
+
+def _instead(value: Any, fields: Mapping[str, Column]) -> str:
+    """SQL of `if_empty`: a text with `${field}`, or a constant."""
+    is_template = isinstance(value, str) and "${" in value
+    return _using(value, fields).sql if is_template else constant(value).sql
 
 
 def _using(text: str, fields: Mapping[str, Column]) -> Column:

@@ -160,7 +160,7 @@ class Resolve(Model):
 
     `on_missing` says what a miss means; None leaves it to a precheck (`must_exist`,
     `must_exist_many`), and `ignore` leaves the field empty, or the list shorter. `if_empty` is the
-    value when there is nothing to look up.
+    value when there is nothing to look up; a text may hold `${field}` of the mapping.
     """
 
     from_: str = Field(alias="from")
@@ -1015,6 +1015,10 @@ class _Judge:
                     yield from self.references(
                         lookup.using, known, (*way, key, "using"), "of the mapping"
                     )
+            if isinstance(entry.if_empty, str):
+                yield from self.references(
+                    entry.if_empty, known, (*way, "if_empty"), "of the mapping"
+                )
             yield from self.steps(entry.transform, (*way, "transform"))
 
     def prechecks(self) -> Iterator[FileFault]:
