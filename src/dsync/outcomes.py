@@ -22,7 +22,8 @@ _DONE: dict[str, RowStatus] = {"create": "CREATED", "update": "UPDATED", "delete
 def statuses(plan: Plan, journal: Journal) -> Iterator[RowResult]:
     """What became of each row that a change or a finding is about, in the order of the plan.
 
-    Rows that are as wanted already are not among them; the tallies of the plan count them.
+    Rows that are as wanted already are not among them; the tallies of the plan count them. A
+    scope that could not be read has one result for all its rows.
     """
     for change in plan.changes():
         yield _row_result(change, journal.state(op_id(journal.run_id, change)), journal.run_id)
@@ -30,7 +31,11 @@ def statuses(plan: Plan, journal: Journal) -> Iterator[RowResult]:
     # The findings of one row stand together in a plan.
     for _, found in groupby(plan.findings(), key=lambda f: (f.profile, f.scope, f.row)):
         withheld = [finding for finding in found if finding.severity != "warn"]
-        if withheld and withheld[0].row is not None:
+        if not withheld:
+            continue
+        # Without a row and a key it is about all rows in a scope, such as a node that is down.
+        whole = withheld[0].severity == "error" and not withheld[0].key
+        if withheld[0].row is not None or whole:
             yield _withheld(withheld, systems.get(withheld[0].profile, ""))
 
 
