@@ -260,7 +260,11 @@ class Pace:
         """Heed what any answer says of the API's limits; it can only make us slower."""
         self._told.heard(headers, sent_at, self._clock())
         if self._told.policies and self._slots is None:
-            self._slots = SlotLog(self._shared, wall=self._wall())
+            # The answer was got, whatever becomes of the file: then it holds for us alone.
+            try:
+                self._slots = SlotLog(self._shared, wall=self._wall())
+            except StorageFault:
+                self._slots = SlotLog(None, wall=self._wall())
 
     def worked(self) -> None:
         """The API answered, whatever it said, and not with a failure of its own."""
