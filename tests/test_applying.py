@@ -856,7 +856,7 @@ def test_a_resumed_run_proves_what_jobs_say(
     assert bench.journal.breaches() == []
 
 
-@pytest.mark.parametrize("end", ["stop", "unauthorized", "refused"])
+@pytest.mark.parametrize("end", ["stop", "unauthorized", "throttled", "refused"])
 def test_an_unclear_attempt_stays_unknown(tmp_path: Path, end: str) -> None:
     """An attempt that may have had its effect is not forgotten when no other one follows it."""
     stop = asyncio.Event()
@@ -868,6 +868,8 @@ def test_an_unclear_attempt_stays_unknown(tmp_path: Path, end: str) -> None:
         await log.intent("")
         log.sent()
         if end == "refused":
+            return REFUSED
+        if end == "throttled":
             await log.again(Outcome(state="not_sent", status=429), "refused for now (429)")
             stop.set()
             await log.intent("")

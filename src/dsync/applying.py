@@ -453,6 +453,9 @@ class _Run:
             outcome = await self._send(lane, ready, log)
             if outcome is None:
                 return
+            if log.is_unclear and outcome.state in ("not_sent", "rejected", "stale"):
+                # An earlier attempt may have done what this one was refused for.
+                outcome = dataclasses.replace(outcome, state="unknown")
             point("answer.after")
             # Not awaited: the next intent shares its commit, and the barrier waits for it.
             self.writer.put(Record.outcome(op, log.attempt, outcome))
