@@ -7,6 +7,7 @@ import os
 import shutil
 from pathlib import Path
 from random import Random
+from typing import Any
 
 from dsync.journal import HEAD_FILE, JOURNAL_FILE, Journal, Record
 
@@ -17,12 +18,14 @@ SECTOR_BYTES = 512
 class Kept(Journal):
     """A journal that knows how much of its files is durable. It is the real one in all else."""
 
-    synced_bytes = 0
-    """of the write-ahead log, with the last commit that was synced"""
-    last_bytes = 0
-    """of it, before the last commit"""
-    heads: list[bytes]
-    """what the head file has held, oldest first"""
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self.synced_bytes = self.wal_bytes()
+        """of the write-ahead log, with the last commit that was synced"""
+        self.last_bytes = 0
+        """of it, before the last commit"""
+        self.heads = [self.head()]
+        """what the head file has held, oldest first"""
 
     def append(self, *records: Record) -> None:
         before = self.wal_bytes()
@@ -37,7 +40,7 @@ class Kept(Journal):
 
     def _note(self, before: int) -> None:
         self.last_bytes = before
-        self._heads().append(self.head())
+        self.heads.append(self.head())
 
     def wal_bytes(self) -> int:
         with contextlib.suppress(FileNotFoundError):
@@ -46,11 +49,6 @@ class Kept(Journal):
 
     def head(self) -> bytes:
         return os.pread(self._head, 64, 0)
-
-    def _heads(self) -> list[bytes]:
-        if not hasattr(self, "heads"):
-            self.heads = [self.head()]
-        return self.heads
 
     def fill_up(self) -> None:
         """The disk is full from now on: no further page can be had."""
@@ -65,7 +63,7 @@ def killed(book: Kept, folder: Path, *, torn: bool, rng: Random) -> None:
         size = book.wal_bytes()
         _cut(folder / WAL_FILE, rng.randint(min(book.last_bytes, size), size))
         # The head is written behind the commit.
-        (folder / HEAD_FILE).write_bytes(book._heads()[-2 if len(book._heads()) > 1 else -1])
+        (folder / HEAD_FILE).write_bytes(book.heads[-2 if len(book.heads) > 1 else -1])
 
 
 def cut_off(book: Kept, folder: Path, *, rng: Random) -> None:
@@ -82,7 +80,7 @@ def cut_off(book: Kept, folder: Path, *, rng: Random) -> None:
                     file.seek(number * SECTOR_BYTES)
                     file.write(bytes(SECTOR_BYTES))
     # Each file is written back when the system likes: the head may be older than the log, or newer.
-    (folder / HEAD_FILE).write_bytes(rng.choice(book._heads()))
+    (folder / HEAD_FILE).write_bytes(rng.choice(book.heads))
 
 
 def _copy(source: Path, folder: Path) -> None:

@@ -76,7 +76,9 @@ def _sends(world: World, book: Journal) -> Iterator[str]:
     intents = set()
     for op, of_one in groupby(events(book), key=lambda event: event[2]):
         state, attempt = "", 0
-        for seq, kind, _, number, told, _, _ in of_one:
+        for seq, kind, _, number, told, _, data in of_one:
+            if '"found":"many"' in (data or "") and told != "duplicate":
+                yield f"event {seq}: two records were found, and it is {told}"
             if kind == "intent":
                 intents.add((op, number))
                 if state in ("unknown", "sent", "accepted"):
@@ -88,6 +90,17 @@ def _sends(world: World, book: Journal) -> Iterator[str]:
     for call in world.calls:
         if (call.op_id, call.attempt) not in intents:
             yield f"a call of {call.op}, attempt {call.attempt}, is not in the journal"
+
+
+def answers(world: World, book: Journal) -> list[str]:
+    """What a process was told is in the journal when it has ended by itself."""
+    kept = {(op, attempt, state) for _, kind, op, attempt, state, _, _ in events(book)
+            if kind == "outcome"}  # fmt: skip
+    return [
+        f"an answer is not in the journal: {op[:12]}, attempt {attempt}, {state}"
+        for (op, attempt), state in world.answers.items()
+        if state != "not_sent" and (op, attempt, state) not in kept
+    ]
 
 
 def _code(plan: Plan, book: Journal, run: RunResult, states: dict[str, str]) -> Iterator[str]:

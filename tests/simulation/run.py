@@ -310,7 +310,7 @@ def _machine(seed: int, folder: Path, is_real: bool) -> tuple[Machine, Any]:
     clock = Clock()
     facts = Facts(
         unique=rng.random() < 0.5, tells_id=rng.random() < 0.6, jobs=rng.random() < 0.4,
-        keyed=rng.random() < 0.3, in_flight_s=rng.choice((2.0, 4.0, 10.0)),
+        keyed=rng.random() < 0.3, in_flight_s=rng.choice((2.0, 4.0, 10.0, 30.0)),
         settle_s=rng.choice((0.0, 0.5, 2.0, 5.0)),
     )  # fmt: skip
     held, lines, scopes = plans.drawn(rng)
@@ -396,9 +396,12 @@ def _history(machine: Machine, initial: Any) -> None:
         wrong = oracle.after_life(world, machine.book, ending.result)
         wrong += _life_rules(machine, life, ending, writes)
         may_wait = not (world.facts.jobs or world.is_calm)
-        if not (may_wait and rng.random() < 0.2) and machine.bring_back():
-            machine.seen["imported what was kept"] += 1
-            wrong += oracle.after_life(world, machine.book, None)
+        if not (may_wait and rng.random() < 0.2):
+            if machine.bring_back():
+                machine.seen["imported what was kept"] += 1
+                wrong += oracle.after_life(world, machine.book, None)
+            if not ending.was_killed:
+                wrong += oracle.answers(world, machine.book)
         if wrong:
             raise Wrong("\n".join(wrong))
         if number >= lives and _is_done(machine, ending):

@@ -8,6 +8,7 @@ and at the end the `oracle` compares journal, ledger and records.
 from __future__ import annotations
 
 import json
+import logging
 import os
 import sys
 from collections import Counter
@@ -50,6 +51,12 @@ ROWS = (
     *(f"exit code {code}" for code in CODES),
     *ENDS,
 )
+
+
+@pytest.fixture(autouse=True)
+def _quiet(caplog: pytest.LogCaptureFixture) -> None:
+    """Every fault is logged with its traceback: most of the time would go there."""
+    caplog.set_level(logging.CRITICAL, logger="dsync")
 
 
 def _played(first: int, number: int) -> Counter[str]:

@@ -14,7 +14,7 @@ import json
 import math
 from collections import Counter, defaultdict
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from random import Random
 from typing import Any, Literal
 
@@ -124,6 +124,8 @@ class World:
     ledger: list[Effect] = field(default_factory=list)
     touches: list[Touch] = field(default_factory=list)
     calls: list[Call] = field(default_factory=list)
+    answers: dict[tuple[str, int], str] = field(default_factory=dict)
+    """operation and attempt -> what the engine was told of it in this life"""
     lies: dict[Op, set[str]] = field(default_factory=lambda: defaultdict(set))
     """what an API should not do, and did for an operation"""
     seen: Counter[str] = field(default_factory=Counter)
@@ -161,6 +163,7 @@ class World:
         """A new client comes; it may compare its plan once more before it sends anything."""
         self.life = number
         self._compared_from = self.clock.now if compares else -math.inf
+        self.answers.clear()
         self._in_flight.clear()
         self.most_in_flight.clear()
         self.note(f"process {number}{', calm' if self.is_calm else ''}")
@@ -363,8 +366,11 @@ class Client:
                 unclear = unclear or fault.startswith("keyed")
                 await self._moment(2)
                 continue
-            if unclear and outcome.state != "acked":
-                outcome = replace(outcome, state="unknown")
+            assert world.journal is not None
+            op = op_id(world.journal.run_id, change)
+            doubted = unclear and outcome.state in ("not_sent", "rejected", "stale")
+            told = "unknown" if doubted else outcome.state
+            world.answers[op, log.attempt] = told  # type: ignore[attr-defined]
             return outcome
 
     async def _attempt(self, change: Change, log: CallLog, fault: str) -> Outcome | None:
@@ -397,7 +403,7 @@ class Client:
         travel = world.rng.random() * 0.3
         patience = 0.4 + world.rng.random() * 0.4 * facts.in_flight_s
         if fault == "late":
-            travel = patience + world.rng.random() * (0.95 * facts.in_flight_s - patience)
+            travel = max(patience, facts.in_flight_s * (0.6 + world.rng.random() * 0.35))
         if fault == "refused":
             world.lies[op_of(change)].add("refused")
         if fault == "moved":
