@@ -217,6 +217,12 @@ class Pace:
             return self._calendar.every(kind)
         return self._calendar.in_force(kind, wall)
 
+    def left(self) -> None:
+        """A call leaves only now: the next one keeps its distance from here."""
+        if self._rate is not None and self._slots is not None:
+            now = self._clock()
+            self._slots.left(Spacing.of(self._rate, self._burst, self._factor.at(now)), now)
+
     def pause(self, seconds: float) -> None:
         """No call may go for so long, on no lane and in no process that shares."""
         now = self._clock()

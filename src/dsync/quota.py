@@ -305,6 +305,15 @@ class SlotLog:
         point("quota.after")
         return row.lastrowid or 0, 0.0
 
+    def left(self, spacing: Spacing, now: float) -> None:
+        """A call leaves, perhaps later than it was granted."""
+        with guarded(self._where):
+            self._db.execute(
+                "insert into facts values ('free_at', ?) "
+                "on conflict do update set value = max(value, excluded.value)",
+                [now + spacing.interval_s],
+            )
+
     def answered(self, slot: int, now: float) -> None:
         """The call that used `slot` has its answer, or never will."""
         if slot:

@@ -339,7 +339,7 @@ class Rest:
                 form=call.form,
                 headers=headers,
                 max_bytes=call.max_bytes,
-                on_send=call.log.sent if call.log else None,
+                on_send=partial(self._leaving, call),
             )
         except (NotSent, Unclear):
             self._pace.failed()
@@ -350,6 +350,11 @@ class Rest:
         else:
             self._pace.worked()
         return answer
+
+    def _leaving(self, call: _Call) -> None:
+        if call.log is not None:
+            call.log.sent()
+        self._pace.left()
 
     async def _announced(self, call: _Call) -> dict[str, str]:
         """Tell the log of a write that it is about to leave; gives the headers that come of it."""
