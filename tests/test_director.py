@@ -1,0 +1,162 @@
+"""A tenant moved as a whole: every kind, several nodes, older commands; by the nodes' ledger."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dsync import emulators
+
+ROOT = Path(__file__).parent.parent
+pytestmark = pytest.mark.integration
+
+
+class Tenant:
+    """The example's project, and an emulator that holds its nodes."""
+
+    def __init__(self, folder: Path, api: Any) -> None:
+        self.folder, self.api = folder, api
+        self.environment = {
+            **{k: v for k, v in os.environ.items() if not k.startswith(("DSYNC_", "LP_"))},
+            "PYTHONPATH": str(ROOT / "src"),
+            "HOME": str(folder.parent),
+        }
+        self.run("init", str(folder), "--example", "director", cwd=folder.parent)
+        config = folder / "directorsync.yml"
+        config.write_text(config.read_text().replace("http://127.0.0.1:8701", api.url))
+
+    def run(
+        self, *words: str, code: int = 0, cwd: Path | None = None, **environment: str
+    ) -> subprocess.CompletedProcess[str]:
+        """Run a command; its exit code must be this one."""
+        done = subprocess.run(
+            [sys.executable, "-m", "dsync", *words],
+            cwd=cwd or self.folder,
+            env={**self.environment, **environment},
+            capture_output=True,
+            text=True,
+            timeout=120,
+        )
+        assert done.returncode == code, done.stdout[-3000:] + done.stderr[-3000:]
+        return done
+
+    def calls(self, since: int = 0) -> list[dict[str, Any]]:
+        """The calls that the API saw, orders that were looked at aside."""
+        return [call for call in self.api.ledger(since) if "/orders/" not in call["path"]]
+
+    @property
+    def seen(self) -> int:
+        """The number of the last call."""
+        return max((call["seq"] for call in self.api.ledger()), default=0)
+
+
+@pytest.fixture
+def tenant(tmp_path: Path) -> Iterator[Tenant]:
+    """A tenant of the example, nothing applied."""
+    with emulators.start("director") as api:
+        yield Tenant(tmp_path / "siem", api)
+
+
+def test_a_whole_tenant(tenant: Tenant) -> None:
+    """All kinds on all nodes by two commands; the second apply writes nothing, the plan is empty.
+
+    A plan lists each inventory of a node once, though several profiles look into it.
+    """
+    planned = json.loads(
+        tenant.run("plan", "director", "--detailed-exitcode", "--format", "json", code=2).stdout
+    )
+    kinds = {tally["profile"] for tally in planned["tallies"] if tally["create"] or tally["update"]}
+    assert len(kinds) >= 11, kinds
+    assert len({tally["scope"] for tally in planned["tallies"]}) >= 3
+    listed = Counter((call["method"], call["path"]) for call in tenant.calls())
+    assert set(listed.values()) == {1}, [call for call, n in listed.items() if n > 1]
+
+    tenant.run("apply", "director", "--yes")
+    before = tenant.seen
+    again = tenant.run("plan", "director", "--detailed-exitcode")
+    assert "Nothing to do" in again.stdout
+    tenant.run("apply", "director", "--yes")
+    fetches = ("/fetch", "/refreshlist")
+    written = [
+        call for call in tenant.calls(before)
+        if call["method"] != "GET" and not call["path"].endswith(fetches)
+    ]  # fmt: skip
+    assert written == []
+
+
+def test_an_offline_plan_says_the_same(tenant: Tenant) -> None:
+    """With inventories from a dump and with those of the nodes, rows get the same statuses."""
+    live = json.loads(tenant.run("plan", "director", "--format", "json").stdout)
+    tenant.run("dump", "director", "--out", "held")
+    offline = json.loads(
+        tenant.run("plan", "director", "--existing", "held", "--format", "json").stdout
+    )
+    assert offline["tallies"] == live["tallies"]
+    assert offline["changes"] == live["changes"]
+
+
+def test_a_dead_node_is_its_own_error(tenant: Tenant) -> None:
+    """A node that cannot be read stops nobody else: its rows are errors, the others are written."""
+    tenant.api.faults(
+        [{"match": {"path": ".*c0ffee01/.*"}, "fault": "status", "status": 500}]
+    )  # blue-be-1
+    told = tenant.run("apply", "director/repos", "--yes", "--retries", "0", code=4).stdout
+    assert "CREATED=8" in told
+    assert "ERROR=8" in told
+    assert "blue-be-1 could not be read" in told
+
+
+@pytest.mark.parametrize("first", [True, False], ids=["flags first", "flags last"])
+def test_the_older_commands(tenant: Tenant, first: bool, tmp_path: Path) -> None:
+    """The older names, flags, variables and exit codes work without any configuration."""
+    bare = tmp_path / "bare"
+    bare.mkdir()
+    environment = {
+        "LP_DIRECTOR_URL": tenant.api.url,
+        "LP_DIRECTOR_API_TOKEN": "demo",
+        "LP_TENANTS_FILE": str(tenant.folder / "tenants.yml"),
+        "LP_MONITOR_POLL_SEC": "0.05",
+    }
+    flags = ["--tenant", "blue", "--xlsx", str(tenant.folder / "data/tenant-blue.xlsx")]
+
+    def command(name: str, *more: str, code: int = 0) -> str:
+        words = [*flags, name, *more] if first else [name, *flags, *more]
+        return tenant.run("director", *words, code=code, cwd=bare, **environment).stdout
+
+    assert "+8 create" in command("import-repos", "--dry-run")
+    assert tenant.api.writes() == 0
+    assert "CREATED=16" in command("import-repos")
+    assert "UNCHANGED=16" in command("import-repos")
+    command("import-nothing", code=64)
+    faults = str(tenant.folder / "data/tenant-blue-faults.xlsx")
+    tenant.run(
+        "director", "--tenant", "blue", "--xlsx", faults, "import-repos",
+        code=3, cwd=bare, **environment,
+    )  # fmt: skip
+    tenant.run(
+        "director", "--tenant", "red", "--xlsx", faults, "import-repos",
+        code=2, cwd=bare, **environment,
+    )  # fmt: skip
+    tenant.run(
+        "director", *flags, "import-repos",
+        code=4, cwd=bare, **{**environment, "LP_DIRECTOR_API_TOKEN": "wrong"},
+    )  # fmt: skip
+
+
+def test_the_report_of_owners(tenant: Tenant) -> None:
+    """The report names who owns each alert rule on each search head, and writes nothing."""
+    tenant.run("apply", "director", "--yes")
+    before = tenant.api.writes()
+    rows = json.loads(tenant.run("director", "--format", "json", "list-alert-users").stdout)
+    assert rows
+    assert {row["result"] for row in rows} == {"report"}
+    assert all(row["owner"] for row in rows)
+    assert tenant.api.writes() == before
