@@ -168,13 +168,13 @@ class Runs(RuleBasedStateMachine):
         self.is_first = True
 
     @precondition(lambda self: not self.is_done)
-    @rule()
-    def apply(self) -> None:
-        """The run is begun or taken up again, and nothing gets in the way of the process."""
-        self._live(Life(age_s=self._age_s(), rules=_RULES))
+    @rule(looks=st.booleans())
+    def apply(self, looks: bool) -> None:
+        """The run is begun or taken up again; the process may have no means to read back."""
+        self._live(Life(age_s=self._age_s(), rules=_RULES, looks=looks))
 
     @precondition(lambda self: not self.is_done)
-    @rule(passage=st.integers(1, 40), power_cut=st.booleans())
+    @rule(passage=st.integers(1, 25), power_cut=st.booleans())
     def crash(self, passage: int, power_cut: bool) -> None:
         """The process dies at a point, or the machine does."""
         self._live(Life(age_s=self._age_s(), rules=_RULES, killed_at=passage, power_cut=power_cut))
@@ -182,11 +182,14 @@ class Runs(RuleBasedStateMachine):
     @precondition(lambda self: not self.is_done)
     @rule(seconds=st.floats(0, 5))
     def stop(self, seconds: float) -> None:
-        """Somebody presses Ctrl-C."""
+        """Somebody presses Ctrl-C; no call begins after that."""
         self._live(Life(age_s=self._age_s(), rules=_RULES, stop_after_s=seconds))
+        asked = self._machine().began_at + seconds
+        late = [c for c in self.world.calls if c.life == self.world.life and c.at > asked + 1e-6]
+        assert late == []
 
     @precondition(lambda self: not self.is_done)
-    @rule(passage=st.integers(1, 40))
+    @rule(passage=st.integers(1, 10))
     def fill_the_disk(self, passage: int) -> None:
         """The disk is full; what was kept elsewhere is imported."""
         self._live(Life(age_s=self._age_s(), rules=_RULES, full_at=passage))
