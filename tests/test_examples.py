@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,11 +23,17 @@ pytestmark = pytest.mark.integration
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 POOL = "b0b0b0b0b0b0b0b0b0b0b0b0b0b00001"
+HEAD = "blue-sh-1"
 BACKENDS = {
     "blue-be-1": f"{POOL}/c0ffee00c0ffee00c0ffee00c0ffee01",
     "blue-be-2": f"{POOL}/c0ffee00c0ffee00c0ffee00c0ffee02",
 }
-KINDS = {"Repos": 8, "RoutingPolicies": 5, "NormalizationPolicy": 5, "ProcessingPolicy": 6}
+KINDS = {
+    "Repos": 8, "RoutingPolicies": 5, "NormalizationPolicy": 5, "EnrichmentPolicy": 1,
+    "ProcessingPolicy": 6, "DeviceGroups": 3, "Devices": 5, "SyslogCollectors": 5,
+}  # fmt: skip
+HEAD_KINDS = {"StaticLists": 2, "DynamicLists": 1, "AlertRules": 4}
+WRITES = 2 * sum(KINDS.values()) + sum(HEAD_KINDS.values())
 
 
 @dataclass
@@ -118,12 +125,17 @@ def test_director_second_apply_writes_nothing(director: Project) -> None:
     """After a full apply the next plan is empty on every node, and an apply sends no write."""
     first = director("plan", "--detailed-exitcode", "--format", "json")
     assert first.code == 2
-    assert {change["action"] for change in first.json["changes"]} == {"create"}
-    assert len(first.json["changes"]) == 2 * sum(KINDS.values())
+    counted = Counter((change["scope"], change["resource"]) for change in first.json["changes"])
+    assert counted == {
+        **{(node, kind): n for node in BACKENDS for kind, n in KINDS.items()},
+        **{(HEAD, kind): n for kind, n in HEAD_KINDS.items()},
+    }
+    updates = [c["key"][0] for c in first.json["changes"] if c["action"] == "update"]
+    assert sorted(set(updates)) == ["linux", "windows"]  # groups that each node has, undescribed
     assert first.json["findings"] == []
 
     assert director("apply", "--yes").code == 0
-    assert director.emulator.writes() == 2 * sum(KINDS.values())
+    assert director.emulator.writes() == WRITES
     assert director("plan", "--detailed-exitcode").code == 0
     writes = director.emulator.writes()
     assert director("apply", "--yes").code == 0
@@ -286,12 +298,44 @@ FAULTS = {
         "pp_endpoint", "skip", "DS-CHECK-NON-EMPTY", "Missing mandatory routing_policy",
     ),
     ("ProcessingPolicy", 7, "F7"): ("pp_mail", "skip", "DS-CHECK-MUST-EXIST", "ep_threats"),
+    ("EnrichmentPolicy", 3, "D3"): (
+        "ep_threats", "skip", "DS-CHECK-MUST-EXIST-MANY", "no_such_feed",
+    ),
+    ("EnrichmentPolicy", 4, "D4"): ("ep_ruleless", "skip", "DS-CHECK-SQL", "has no rules"),
+    ("EnrichmentPolicy", 5, "D5"): ("ep_free", "error", "DS-CHECK-SQL", "has no criteria"),
+    ("EnrichmentPolicy", 6, "D6"): ("ep_sourceless", "error", "DS-CHECK-SQL", "names no source"),
+    ("DeviceGroups", 2, "B2"): ("twin", "error", "DS-KEY-DUP", "rows 2, 3"),
+    ("DeviceGroups", 3, "B3"): ("twin", "error", "DS-KEY-DUP", "rows 2, 3"),
+    ("Device", 2, "H2"): ("fw-01", "warn", "DS-REF-MISSING", "no_such_group"),
+    ("Device", 3, "C3"): ("web-01", "error", "DS-CHECK-NON-EMPTY", "the device has no address"),
+    ("Device", 5, "D5"): ("dc-01", "error", "DS-CHECK-ONE-OF", "Huge"),
+    ("DeviceFetcher", 3, "J3"): ("fw-01", "skip", "DS-CHECK-SQL", "belongs to no device"),
+    ("DeviceFetcher", 4, "B4"): ("web-01", "skip", "DS-CHECK-MUST-EXIST", "web-01"),
+    ("DeviceFetcher", 5, "B5"): ("nowhere", "skip", "DS-CHECK-MUST-EXIST", "nowhere"),
+    ("DeviceFetcher", 6, "B6"): (None, "skip", "DS-CHECK-NON-EMPTY", "more than one row"),
+    ("UserDefinedList", 3, "F3"): ("TOOLS", "skip", "DS-CHECK-SQL", "vendor list"),
+    ("UserDefinedList", 4, "G4"): ("SECRET_TOOLS", "skip", "DS-CHECK-SQL", "hidden list"),
+    ("UserDefinedList", 5, "C5"): ("EMPTY", "skip", "DS-CHECK-SQL", "the list has no values"),
+    ("UserDefinedList", 6, "C6"): ("NO_JSON", "error", "DS-ROW-VALUE", "not JSON: alice, bob"),
+    ("UserDefinedList", 7, "A7"): ("-ODD-", "error", "DS-CHECK-MATCHES", "-ODD-"),
+    ("UserDefinedList", 8, "B8"): ("TABLE", "error", "DS-CHECK-ONE-OF", "table"),
+    ("UserDefinedList", 9, "D9"): ("OLD_IPS", "error", "DS-ROW-VALUE", "a day"),
+    ("Alert", 3, "B3"): (None, "error", "DS-CHECK-NON-EMPTY", "duplicate name"),
+    ("Alert", 4, "C4"): ("Of an unknown owner", "skip", "DS-CHECK-MUST-EXIST", "ghost"),
+    ("Alert", 5, "AI5"): ("Two time units", "error", "DS-CHECK-SQL", "more than one unit"),
+    ("Alert", 6, "I6"): ("Without a repo", "skip", "DS-CHECK-SQL", "has no repository"),
+    ("Alert", 7, "I7"): ("Without a port", "error", "DS-CHECK-SQL", "without a port"),
+    ("Alert", 8, "AI8"): ("Without a time", "error", "DS-CHECK-SQL", "no time range"),
+    ("Alert", 9, "Y9"): ("Of the vendor", "skip", "DS-CHECK-SQL", "vendor rule"),
+    ("Alert", 10, "E10"): ("Much too risky", "error", "DS-CHECK-ONE-OF", "extreme"),
+    ("Alert", 11, "O11"): ("Assigned to nobody", "warn", "DS-REF-MISSING", "not found in Users"),
+    ("Alert", 11, "M11"): ("Assigned to nobody", "warn", "DS-REF-MISSING", "T9999"),
 }  # fmt: skip
 
 
 def test_director_faults(director: Project) -> None:
     """Each planted fault is one finding at its cell, and what is good goes on."""
-    words = ("--xlsx", "data/tenant-blue-faults.xlsx", "--node", "blue-be-1")
+    words = ("--xlsx", "data/tenant-blue-faults.xlsx", "--node", "blue-be-1", "--node", HEAD)
     done = director("plan", *words, "--format", "json")
     assert done.code == 0
     found = {}
@@ -305,8 +349,11 @@ def test_director_faults(director: Project) -> None:
         text = expected[3] if expected[3] in finding["message"] else finding["message"]
         found[spot] = (key, finding["severity"], finding["code"], text)
     assert found == FAULTS
-    created = {change["key"][0] for change in done.json["changes"]}
-    assert created == {"Repo_system", "rp_system", "np_network", "pp_system"}
+    created = [change["key"][0] for change in done.json["changes"]]
+    assert set(created) == {
+        "Repo_system", "rp_system", "np_network", "pp_system", "fw-01", "relay-01", "ADMIN_USERS",
+        "Many failed logins", "Assigned to nobody",
+    }  # fmt: skip
 
     assert director("apply", *words, "--yes").code == 4
     assert len(director.emulator.effects()) == len(created)
