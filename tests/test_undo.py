@@ -842,7 +842,8 @@ def test_director(tmp_path: Path) -> None:
             deleting=frozenset(itertools.product(range(50), range(50))),
             targets=frozenset({"director/blue-be-1", "director/blue-be-2"}),
         )
-        ask = api.Ask(approvals=approvals)
+        kinds = ("repos", "routing_policies", "normalization_policies", "processing_policies")
+        ask = api.Ask(names=kinds, approvals=approvals)
         before = _nodes(director)
         first = api.apply(project, ask)
         there = _nodes(director)

@@ -428,9 +428,15 @@ class _Work:
                     name in facts.unknown_if_absent
                 ):  # fmt: skip
                     lost.append(f"field `{name}`, which the API did not show")
-                elif change.action == "delete" and not _empty(value) and (
-                    facts.create is not None and name in facts.create.omit
-                ):  # fmt: skip
+                elif (
+                    change.action == "delete"
+                    and not _empty(value)
+                    and (
+                        facts.create is not None
+                        and name in facts.create.omit
+                        and name not in facts.key  # a create tells it in another way
+                    )
+                ):
                     lost.append(f"field `{name}`, which a create cannot set")
             elif change.action == "update":
                 if name not in payload:
@@ -464,10 +470,13 @@ class _Work:
             return _conflict(f"differing: {', '.join(now.fields)}")
         (record,) = self._holders(group, change.key)
         if change.action == "create":
-            # What the run has left out because it was empty is not compared.
+            # What the run has left out is not compared; and what its profile does not manage when
+            # it is empty, the API itself may have filled in.
+            profile, facts = group.job.profile.profile, group.job.facts
+            known = {*(probe.payload or {}), *facts.key, *profile.omit_empty}
             filled_in = [
                 name for name in group.columns
-                if name not in (probe.payload or {}) and not _empty(record.get(name))
+                if name not in known and not _empty(record.get(name))
             ]  # fmt: skip
             if filled_in:
                 return _conflict(f"the run did not write {', '.join(filled_in)}")
