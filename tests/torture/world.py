@@ -257,6 +257,8 @@ class Running:
         self.words = words
         self.pid = 0
         self._out, self._err = (folder / f"{number:04}.{name}" for name in ("out", "err"))
+        for file in (self._out, self._err):
+            file.touch()  # a kill may come before it has opened them
         self._began = time.monotonic()
         self._channel: socket.socket | None = None
         self._process: subprocess.Popen[bytes] | None = None
