@@ -882,5 +882,7 @@ def _nodes(director: Emulator) -> str:
             return sorted((spelled(item) for item in value), key=lambda v: json.dumps(v))
         return names.get(value, value) if isinstance(value, str) else value
 
+    for node in state.values():  # a kind that was only looked at is there, and empty
+        node["resources"] = {kind: held for kind, held in node["resources"].items() if held}
     learn(state)
     return json.dumps(spelled(state), sort_keys=True)
