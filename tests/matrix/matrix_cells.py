@@ -37,7 +37,7 @@ PATIENCE_S = 0.3
 LATE_S = 0.8
 """So late comes a late commit: the client has gone."""
 RECORDS = 41
-POLLED_S = 3.0
+POLLED_S = 6.0
 
 
 # ---- faults ------------------------------------------------------------------------------------
