@@ -92,6 +92,26 @@ def test_a_whole_tenant(tenant: Tenant) -> None:
     assert written == []
 
 
+def test_rules_wait_for_repositories_of_all_nodes(tenant: Tenant) -> None:
+    """Alert rules name repositories of back ends: no rule is made before the last repository is.
+
+    And what comes into being with a rule, its state, is no stranger to a plan that is old.
+    """
+    (tenant.folder / "profiles" / "alert_states.yml").write_text(
+        "version: 1\nextends: director/alert_states\nresource: alert_rules\n"
+    )
+    tenant.run("plan", "repos", "alert_rules", "alert_states", "--out", "night.plan")
+    saved = (tenant.folder / "night.plan").read_bytes()
+    assert b'"state":"deactivate"' in saved
+    tenant.run("apply", "night.plan", "--yes")
+    made = [effect for effect in tenant.api.effects() if effect["kind"] == "create"]
+    repos = [effect["seq"] for effect in made if effect["resource"] == "Repos"]
+    rules = [effect["seq"] for effect in made if effect["resource"] == "AlertRules"]
+    assert max(repos) < min(rules)
+    again = tenant.run("plan", "repos", "alert_rules", "alert_states", "--detailed-exitcode")
+    assert "Nothing to do" in again.stdout
+
+
 def test_an_offline_plan_says_the_same(tenant: Tenant) -> None:
     """With inventories from a dump and with those of the nodes, rows get the same statuses."""
     live = json.loads(tenant.run("plan", "director", "--format", "json").stdout)

@@ -22,14 +22,14 @@ import itertools
 import logging
 import time
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
 import msgspec
 
 from dsync.connectors import Connector, Halted
-from dsync.course import Course, Lane, Stretch, changes, lay_out, relying
+from dsync.course import Course, Lane, Stretch, changes, lay_out, parts, relying
 from dsync.errors import (
     ContractBreach,
     DsyncError,
@@ -106,6 +106,7 @@ async def apply(
     read_back: ReadBack | None = None,
     translate: Mapping[tuple[str, str], Translate] | None = None,
     targets: Mapping[Lane, str] | None = None,
+    after: Collection[str] = (),
     concurrency: int | None = None,
     rules: Rules | None = None,
     age_s: float = 0.0,
@@ -118,7 +119,8 @@ async def apply(
 
     `connectors` and `systems` are by name of connection; `translate` is by connection and resource,
     and serves to find ids that an answer did not tell; `targets` are the ids of what is written to,
-    by connection and scope. `concurrency` may lower what a system allows. `age_s`: how old the
+    by connection and scope. `after`: profiles that wait, in all lanes, for all that comes
+    before them. `concurrency` may lower what a system allows. `age_s`: how old the
     listings are that the plan rests on. `settle_only`: find out, send nothing. `on_event` hears of
     each change that has come to its end. When `stop` or `deadline` is set, calls in flight end, and
     no more begin; the same journal can be taken up again later.
@@ -137,7 +139,7 @@ async def apply(
         )
     run = _Run(
         plan=plan, journal=journal, connectors=connectors, systems=systems, read_back=read_back,
-        translate=translate or {}, targets=targets or {}, rules=rules or Rules(),
+        translate=translate or {}, targets=targets or {}, after=after, rules=rules or Rules(),
         on_event=on_event, stop=stop or asyncio.Event(), deadline=deadline or asyncio.Event(),
         most=concurrency, listed_at=time.monotonic() - age_s, settle_only=settle_only,
     )  # fmt: skip
@@ -305,6 +307,7 @@ class _Run:
     read_back: ReadBack | None
     translate: Mapping[tuple[str, str], Translate]
     targets: Mapping[Lane, str]
+    after: Collection[str]
     rules: Rules
     on_event: Callable[[Event], None] | None
     stop: asyncio.Event
@@ -362,7 +365,8 @@ class _Run:
             if again:
                 await self._side_by_side(course, self._take_up)
             if not self.settle_only:
-                await self._side_by_side(course, self._lane)
+                for piece in parts(self.plan, course, self.after):
+                    await self._side_by_side(piece, self._lane)
         finally:
             watch.cancel()
         if not self.halted and self.done < self.total and not self.settle_only:
@@ -739,8 +743,10 @@ class _Run:
             except Unavailable as fault:
                 self._halt("unavailable", f"{resource} cannot be listed any more: {fault.message}")
                 return
+            facts = self.systems[lane[0]].resources.get(resource)
+            expected = facts is not None and facts.comes_with is not None
             for change, now in zip(group, found, strict=True):
-                if (outcome := _moved(change, now)) is not None:
+                if (outcome := _moved(change, now, expected=expected)) is not None:
                     op = op_id(self.journal.run_id, change)
                     before = self.journal.state(op)
                     attempt = before.attempt if before is not None else 0
@@ -869,11 +875,16 @@ def _conflict(now: Now, why: str) -> Outcome:
     )  # fmt: skip
 
 
-def _moved(change: Change, now: Now) -> Outcome | None:
-    """What a change is that does not fit its record any more; None when it still does."""
+def _moved(change: Change, now: Now, *, expected: bool) -> Outcome | None:
+    """What a change is that does not fit its record any more; None when it still does.
+
+    `expected`: a record that is to be created may have come into being with another.
+    """
+    if expected and change.action == "create" and now.state == "other":
+        return None
     if now.state == ("absent" if change.action == "create" else "before"):
         return None
-    if change.action == "update" and now.state == "after":
+    if (expected or change.action == "update") and now.state == "after":
         return Outcome(state="acked", id=now.id, code="DS-APPLY-ALREADY", message="is so already")
     if change.action == "delete" and now.state == "absent":
         return Outcome(state="acked", code="DS-ABSENT", message="already absent")

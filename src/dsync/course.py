@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter, defaultdict
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 
 import msgspec
@@ -88,6 +88,24 @@ def lay_out(plan: Plan) -> Course:
     if any(counts.values()):
         raise _misfit("it does not hold the changes that its header counts")
     return course
+
+
+def parts(plan: Plan, course: Course, waiting: Collection[str]) -> Iterator[Course]:
+    """The course in pieces, each to be done in all lanes before the next: where the first wave of
+    a profile in `waiting` begins, so does a piece."""
+    begin: dict[str, int] = {}
+    if waiting:
+        for _, _, line in _lines(plan, Stretch(0, plan.body.stat().st_size)):
+            head = _head.decode(line)
+            if head.profile in waiting:
+                begin[head.profile] = min(head.wave, begin.get(head.profile, head.wave))
+    bounds = sorted({0, *begin.values()})
+    for low, high in zip(bounds, [*bounds[1:], None], strict=True):
+        piece = {
+            lane: {w: s for w, s in waves.items() if w >= low and (high is None or w < high)}
+            for lane, waves in course.items()
+        }
+        yield {lane: waves for lane, waves in piece.items() if waves}
 
 
 def _shared(plan: Plan) -> set[tuple[str, str, str]]:

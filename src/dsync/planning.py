@@ -478,14 +478,18 @@ def _in_order(jobs: Sequence[Job]) -> list[tuple[int, int]]:
         makers[spot] = job.profile.name
     needs = {
         job.profile.name: [
-            makers[(job.connection, name)]
-            for name in job.listings[1:]
-            if (job.connection, name) in makers
+            *(makers[spot] for n in job.listings[1:] if (spot := (job.connection, n)) in makers),
+            *(other.profile.name for other in jobs if other is not job and _is_after(job, other)),
         ]
         for job in jobs
     }
     numbers = {job.profile.name: number for number, job in enumerate(jobs)}
     return [(numbers[name], level) for name, level in operations.levels(needs).items()]
+
+
+def _is_after(job: Job, other: Job) -> bool:
+    names = {other.profile.name, other.profile.profile.resource}
+    return not names.isdisjoint(job.profile.profile.after)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -284,6 +284,9 @@ class Profile(Model):
         {}, description="field -> value or values: records that have one are never touched"
     )
     safety: Safety = Safety()
+    after: list[str] = Field(
+        [], description="profiles (or their `resource`) that are done first, in all scopes"
+    )
     element: str | None = Field(None, description="name of this kind in tenants.yml targets")
 
 

@@ -261,6 +261,7 @@ async def _apply(
             read_back=reader(project, ask, targets, book.plan, connectors, book.folder / "now"),
             translate=projects.translations(targets),
             targets={lane: spot.id for lane, spot in lanes.items()},
+            after={one.profile.name for one in targets if one.profile.profile.after},
             concurrency=ask.overrides.get("concurrency"),
             rules=_rules(work.rules, targets),
             age_s=age_s,

@@ -436,6 +436,11 @@ class Resource(Model):
     unique_by_server: bool = Field(
         False, description="the API itself refuses a second record with the same key"
     )
+    comes_with: str | None = Field(
+        None,
+        description="a resource whose records bring those of this one into being, such as their "
+        "state: that one is there when it is to be created changes nothing",
+    )
     description: str = ""
 
 
