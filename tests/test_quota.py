@@ -400,6 +400,16 @@ def test_real_processes_share_a_rate_and_a_quota(tmp_path: Path) -> None:
 
 
 @pytest.mark.integration
+def test_many_begin_at_once(tmp_path: Path) -> None:
+    """Processes that all make the file in the same instant do not fail each other."""
+    for number in range(3):
+        path = tmp_path / str(number) / "api.db"
+        children = callers(path, {"quotas": [{"write": "1000/s"}]}, [1] * 6)
+        told = [child.communicate()[0] for child in children]
+        assert [child.returncode for child in children] == [0] * 6, told
+
+
+@pytest.mark.integration
 def test_a_sequential_api_has_one_call_in_flight_in_all_processes(tmp_path: Path) -> None:
     """Sequential means sequential: calls of three processes never overlap, and nobody starves."""
     children = callers(tmp_path / "api.db", {"sequential": True}, [60, 60, 60])

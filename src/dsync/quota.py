@@ -34,6 +34,7 @@ MARGIN_S = 65.0
 """So long before and after a change of quotas the lower of both holds: clocks differ."""
 LONGEST_PAUSE_S = 15 * 60.0
 
+LONGEST_LOCK_S = 30.0
 _SLACK_S = 2.0
 """A process that waits looks again at most so much later than it said; else it has died."""
 _UNITS = {"s": 1.0, "min": 60.0, "h": 3600.0, "d": 86400.0}
@@ -266,14 +267,27 @@ class SlotLog:
                 make_folder(path.parent)
                 os.close(os.open(path, os.O_RDWR | os.O_CREAT | _NOFOLLOW, 0o600))
             self._db = sqlite3.connect(
-                self._where if path else ":memory:", isolation_level=None, timeout=30
+                self._where if path else ":memory:", isolation_level=None, timeout=LONGEST_LOCK_S
             )
-            self._db.execute("pragma journal_mode = wal")
-            self._db.execute("pragma synchronous = off")
-            self._db.executescript(_TABLES)
+            self._prepare()
         self._boot = boot_id() or "unknown"
         self._first = True
         self._wall = wall
+
+    def _prepare(self) -> None:
+        """Set the file up. SQLite does not wait when several processes begin at once, so we do."""
+        until = time.monotonic() + LONGEST_LOCK_S
+        while True:
+            try:
+                self._db.execute("pragma journal_mode = wal")
+                self._db.execute("pragma synchronous = off")
+                self._db.executescript(_TABLES)
+                return
+            except sqlite3.OperationalError as error:
+                busy = error.sqlite_errorname.startswith(("SQLITE_BUSY", "SQLITE_LOCKED"))
+                if not busy or time.monotonic() > until:
+                    raise
+                time.sleep(0.01)
 
     def close(self) -> None:
         """Give up our place in the queue."""

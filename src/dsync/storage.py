@@ -70,6 +70,8 @@ def guarded(where: Path) -> Iterator[None]:
     except sqlite3.Error as error:
         name = getattr(error, "sqlite_errorname", "") or type(error).__name__
         raise _storage_fault(where, name, str(error)) from error
+    except UnicodeDecodeError as error:  # SQLite tells of a damaged name in its own bytes
+        raise _storage_fault(where, "SQLITE_CORRUPT", "a name in it is no text") from error
     except OSError as error:
         raise StorageFault(
             f"the disk failed: {error.strerror or error}",
