@@ -261,6 +261,7 @@ class Running:
             file.touch()  # a kill may come before it has opened them
         self._began = time.monotonic()
         self._channel: socket.socket | None = None
+        self._heard = b""
         self._process: subprocess.Popen[bytes] | None = None
 
     def begin(self, starter: Starter, cwd: Path, env: Mapping[str, str]) -> None:
