@@ -81,7 +81,7 @@ class Spacing:
     """A rate as GCRA sees it: the time between calls, and how far ahead of it a burst may be.
 
     Without a burst the rate is kept at 90 %: two calls that leave evenly may still arrive closer
-    together than they left. With a burst, one call of it is kept back for that.
+    together than they left. With a burst, a fifth of it (at least one call) is kept back for that.
     """
 
     interval_s: float
@@ -91,7 +91,8 @@ class Spacing:
     def of(rate: Allowance, burst: int, factor: float = 1.0) -> Spacing:
         """What keeps that part of `rate`, when the API forgives `burst` calls at once."""
         interval_s = 1 / (rate.per_s * factor) / (1.0 if burst > 1 else 0.9)
-        return Spacing(interval_s, interval_s * (max(burst - 1, 1) - 1))
+        ahead = max(burst - max(1, burst // 5), 1)
+        return Spacing(interval_s, interval_s * (ahead - 1))
 
 
 # --- windows of the day -------------------------------------------------------------------------
