@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -148,13 +149,15 @@ def test_concurrency_is_never_exceeded() -> None:
     assert sent({"concurrency": 2}, 6, takes_s=1) == [0, 0, 1, 1, 2, 2]
 
 
-def test_a_sequential_system_has_one_lane_a_scope() -> None:
+@pytest.mark.parametrize("is_shared", [False, True])
+def test_a_sequential_system_has_one_lane_a_scope(is_shared: bool, tmp_path: Path) -> None:
     """In one scope all goes one by one, the job included; other scopes go on beside it."""
     clock = Clock()
     seen: list[tuple[str, float]] = []
 
     async def main() -> None:
-        limiter = pace(clock, {"sequential": True})
+        shared = tmp_path / "api.db" if is_shared else None
+        limiter = pace(clock, {"sequential": True}, shared=shared)
 
         async def write(scope: str) -> None:
             async with limiter.lane(scope):

@@ -120,11 +120,11 @@ class Pace:
                 yield
                 return
             name = hashlib.sha256(scope.encode()).hexdigest()[:16]
-            place = self._shared.with_suffix(f".{name}")
             # Who waits holds the turnstile, so that the holder of the lane cannot overtake.
             async with contextlib.AsyncExitStack() as held:
-                async with self._locked(place.with_suffix(".next")):
-                    await held.enter_async_context(self._locked(place.with_suffix(".lane")))
+                async with self._locked(self._shared.with_suffix(f".{name}.next")):
+                    lane = self._shared.with_suffix(f".{name}.lane")
+                    await held.enter_async_context(self._locked(lane))
                 yield
 
     @asynccontextmanager
