@@ -14,7 +14,7 @@ import pytest
 from emulator_client import Client
 
 from dsync import emulators
-from dsync.emulators import Emulator
+from dsync.emulators import ControlError, Emulator
 
 pytestmark = pytest.mark.integration
 
@@ -471,3 +471,56 @@ def test_a_rule_for_reused_connections(plain: Emulator, client: Client) -> None:
         client("POST", "/api/things", {"name": "two"}, over=connection)
     connection.close()
     assert names(plain) == ["one", "two"]
+
+
+# ---- a clock of its own pace -------------------------------------------------------------------
+
+
+def test_the_clock_stands_still(plain: Emulator, client: Client) -> None:
+    """At the speed of 0 two calls come at one moment, and only `advance` makes time pass."""
+    plain.switches({"clock_speed": 0})
+    for _ in range(2):
+        client("GET", "/api/things")
+    plain.advance(60)
+    client("GET", "/api/things")
+    first, second, third = (call["monotonic_s"] for call in plain.ledger())
+    assert (first, third) == (second, pytest.approx(first + 60, abs=1e-6))  # type: ignore[operator]
+
+
+def test_the_clock_runs_fast(plain: Emulator) -> None:
+    """At a high speed minutes pass in no time, and back at 1 nothing jumps back."""
+    plain.switches({"clock_speed": 6000})
+    began = time.monotonic()
+    before = plain.clock()["monotonic_s"]
+    while time.monotonic() < began + 0.02:
+        pass
+    plain.switches({"clock_speed": 1})
+    passed = plain.clock()["monotonic_s"] - before  # type: ignore[operator]
+    assert passed >= 120
+
+
+def test_the_clock_is_put_to_a_time_of_day(plain: Emulator) -> None:
+    """A time of day is the next one in the zone of the quota; a moment is that moment."""
+    plain.switches({"clock_speed": 0, "clock_start": "2031-01-10T12:00:00Z"})
+    plain.switches({"quota": {"zone": "Europe/Paris", "read": "60/min"}})
+    plain.until("13:30")
+    assert str(plain.clock()["now"]).startswith("2031-01-10T12:30:00.000")
+    plain.until("06:00:05")
+    assert str(plain.clock()["now"]).startswith("2031-01-11T05:00:05.000")
+    plain.reset()
+    assert str(plain.clock()["now"]).startswith("2031-01-10T12:00:00.000")
+    for wrong in ("24:00", "2031-01-10T12:00:00", "noon"):
+        with pytest.raises(ControlError, match="a moment is"):
+            plain.until(wrong)
+
+
+def test_calls_are_counted_by_minute_and_kind(plain: Emulator, client: Client) -> None:
+    """The counts tell how many reads and writes came in each minute."""
+    plain.switches({"clock_speed": 0, "clock_start": "2031-01-10T12:00:00Z"})
+    client("GET", "/api/things")
+    plain.advance(60)
+    client("POST", "/api/things", {"name": "one"})
+    assert plain.counts()["per_minute"] == {
+        "2031-01-10T12:00": {"read": 1, "write": 0},
+        "2031-01-10T12:01": {"read": 0, "write": 1},
+    }

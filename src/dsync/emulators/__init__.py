@@ -21,17 +21,18 @@ ledger of every call, and misbehaves when it is told to.
 | call | answer or body |
 |---|---|
 | `GET /_emulator/ledger?since=N` | calls after number N: seq, at, monotonic_s and answered_s, \
-scope, overlaps, open_writes, over_quota, method, path, query, template, write, headers, body, \
-status, fault, effects |
+scope, overlaps, open_writes, over_quota, method, path, query, template, write, kind, headers, \
+body, status, fault, effects |
 | `GET /_emulator/effects?since=N` | what they changed: seq, kind (create, update, delete), \
 resource, scope, id, key, at |
 | `GET /_emulator/counts` | total, writes, reads, calls by method and path template, status, \
-effects, faults, in_flight_max, open_writes_max, over_quota |
+effects, faults, in_flight_max, open_writes_max, over_quota, per_minute |
 | `GET /_emulator/state` | everything held |
 | `POST /_emulator/seed` | puts or removes objects behind the client's back |
 | `GET`, `POST /_emulator/switches` | all switches; `{"name": value}` sets some, null is default |
 | `GET`, `POST /_emulator/faults` | the rules in force; a list replaces them all |
-| `GET`, `POST /_emulator/clock` | now; `{"advance_s": 60}` moves it |
+| `GET`, `POST /_emulator/clock` | now; `{"advance_s": 60}` moves it, `{"to": "06:00"}` to the \
+next such time in the quota's zone, or to an ISO 8601 moment |
 | `POST /_emulator/reset` | first state: objects, tokens, faults, clock, ledger; not switches |
 
 Secrets (`Authorization`, keys named like token, secret, password) show in the ledger as the first
@@ -53,6 +54,10 @@ place of a rule stands for faults of all kinds on 5 % of all calls.
 quotas that it was too many for by the server's own clock (switch `quota`; `enforce_quota` refuses
 it too). `counts()` has the worst: `in_flight_max` (calls of one scope at once), `open_writes_max`
 (writes of one scope at once, until the job of each has ended), `over_quota` (calls).
+
+**One clock for two.** With the switch `clock_speed=0` an emulator's time passes by `advance` only.
+A client whose clock stands still too, and whose sleep is an `advance`, then lives in the same
+virtual time to the last digit: hours of quotas in the time that the calls take.
 
 What goes wrong before a call's first byte has no answer to bend: `listeners` has ports that
 refuse, never accept, show a wrong certificate or reset the handshake.

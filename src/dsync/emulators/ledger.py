@@ -73,6 +73,8 @@ class Call:
     """The fault that was shown."""
     error: str | None = None
     """The emulator itself failed: a bug in it, not in the client."""
+    kind: str = "read"
+    """`read` or `write`: what it counts as in a quota."""
     scope: str = ""
     """What the API keeps apart: a node, a company; `` where there is but one."""
     overlaps: tuple[int, ...] = ()
@@ -119,6 +121,7 @@ class Call:
             "query": {name: _veil(name, value) for name, value in request.query.items()},
             "template": self.template,
             "write": self.write,
+            "kind": self.kind,
             "headers": {name: _veil_header(name, text) for name, text in request.headers.items()},
             "body": _body(request),
             "body_sha256": hashlib.sha256(request.body).hexdigest() if request.body else None,
@@ -207,6 +210,7 @@ class Ledger:
         `in_flight_max`: the most calls of one scope at once (`in_flight_by_scope`: of each;
         `in_flight_all`: of all scopes together), `open_writes_max` the most open writes of one
         scope. `over_quota`: calls over it in any way of counting, `over_quota_by` in each.
+        `per_minute`: calls by the minute of the clock in UTC, and by kind.
         """
         by_scope: dict[str, int] = {}
         for call in self._calls:
@@ -218,6 +222,10 @@ class Ledger:
         effects = Counter(effect.kind for call in self._calls for effect in call.effects)
         faults = Counter(call.fault for call in self._calls if call.fault)
         writes = sum(call.write for call in self._calls)
+        minutes: dict[str, dict[str, int]] = {}
+        for call in self._calls:
+            minute = minutes.setdefault(iso(call.at_s)[:16], {"read": 0, "write": 0})
+            minute[call.kind] += 1
         return {
             "total": len(self._calls),
             "writes": writes,
@@ -234,6 +242,7 @@ class Ledger:
             ),
             "over_quota": sum(bool(call.over_quota) for call in self._calls),
             "over_quota_by": {"fixed": over["fixed"], "sliding": over["sliding"]},
+            "per_minute": minutes,
         }
 
     def _write(self, line: dict[str, object]) -> None:

@@ -75,6 +75,14 @@ class Emulator:
         """Moves the emulator's clock forward."""
         self._call("POST", "clock", {"advance_s": seconds})
 
+    def until(self, moment: str) -> None:
+        """Moves its clock to the next `06:00` in its quota's zone, or to an ISO 8601 moment."""
+        self._call("POST", "clock", {"to": moment})
+
+    def clock(self) -> Json:
+        """`now` (ISO 8601, UTC), `offset_s` from real time, `speed`, `monotonic_s`."""
+        return cast("Json", self._call("GET", "clock"))
+
     def reset(self) -> None:
         """Back to the first state: objects, orders, tokens, faults, clock, ledger; not switches."""
         self._call("POST", "reset", {})

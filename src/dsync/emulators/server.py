@@ -18,7 +18,7 @@ import sys
 import threading
 import traceback
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -87,6 +87,8 @@ class App(Protocol):
 def personality(name: str) -> ModuleType:
     """The module of an emulator: it has `SWITCHES`, `FAULTS` and a class `App`.
 
+    It may have `TOO_MANY`, the body of a 429.
+
     Raises: ValueError for a name that is not in `NAMES`.
     """
     if name not in NAMES:
@@ -110,6 +112,8 @@ class Server:
         self.app: App = module.App(World(clock=self.clock, switches=self.switches))
         self.quotas = Quotas(self.clock)
         self.quotas.set(self.switches.get("quota"))
+        self._too_many_body: object = getattr(module, "TOO_MANY", _TOO_MANY)
+        self._wind(("clock_start", "clock_speed"))
         self._connections = 0
         self._recent: deque[float] = deque()
         self._late: set[asyncio.TimerHandle] = set()
@@ -159,6 +163,7 @@ class Server:
         scope, write = self.app.place(request)
         call = self.ledger.open(request, own, scope=scope, write=write)
         kind = "write" if write else "read"
+        call.kind = kind
         call.over_quota = self.quotas.breaches(kind)
         enforced = self.switches.text("enforce_quota")
         if not any(breach.counting == enforced for breach in call.over_quota):
@@ -229,7 +234,7 @@ class Server:
         return self._too_many(self.switches.count("retry_after_s"))
 
     def _too_many(self, wait_s: int) -> Answer:
-        answer = json_answer({"status": "Failed", "error": "Too many requests"}, 429)
+        answer = json_answer(self._too_many_body, 429)
         form = self.switches.text("retry_after")
         if form != "none":
             asked = f"date:{wait_s}" if form == "date" else wait_s
@@ -277,7 +282,12 @@ class Server:
         return self.ledger.counts()
 
     def _get_clock(self, _request: Request) -> object:
-        return {"now": self.clock.text(), "offset_s": self.clock.offset_s}
+        return {
+            "now": self.clock.text(),
+            "offset_s": self.clock.offset_s,
+            "speed": self.clock.speed,
+            "monotonic_s": self.clock.monotonic_s(),
+        }
 
     def _get_switches(self, _request: Request) -> object:
         return dict(self.switches.items())
@@ -292,7 +302,8 @@ class Server:
         self._recent.clear()
         self.quotas.clear()
         self.rules.set([])
-        self.clock.offset_s = 0.0
+        self.clock.reset()
+        self._wind(("clock_start", "clock_speed"))
         self.app.reset()
         self.ledger.clear()
         return {}
@@ -306,6 +317,7 @@ class Server:
             raise SwitchError("switches are an object of names and values")
         self.switches.set(values)
         self.quotas.set(self.switches.get("quota"))
+        self._wind(values)
         self.app.switched(list(values))
         return dict(self.switches.items())
 
@@ -315,12 +327,24 @@ class Server:
 
     def _post_clock(self, request: Request) -> object:
         values = request.json
-        seconds = values.get("advance_s") if isinstance(values, dict) else None
-        if not isinstance(seconds, int | float):
-            raise ValueError('the clock takes {"advance_s": SECONDS}')
-        self.clock.advance(seconds)
+        match values:
+            case {"advance_s": int() | float() as seconds}:
+                self.clock.advance(seconds)
+            case {"to": str() as moment}:
+                self.clock.until(moment, self.quotas.zone)
+            case _:
+                raise ValueError('the clock takes {"advance_s": SECONDS} or {"to": "06:00"}')
         return self._get_clock(request)
 
+    def _wind(self, names: Iterable[str]) -> None:
+        """These switches of the clock have new values."""
+        if "clock_speed" in names:
+            self.clock.run_at(self.switches.number("clock_speed"))
+        if "clock_start" in names and (moment := self.switches.text("clock_start")):
+            self.clock.until(moment, self.quotas.zone)
+
+
+_TOO_MANY = {"status": "Failed", "error": "Too many requests"}
 
 _CONTROLS: dict[str, Callable[[Server, Request], object]] = {
     "GET state": Server._get_state,

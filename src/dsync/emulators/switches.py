@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 from . import quotas
+from .clock import check_moment
 
 __all__ = ["COMMON", "Switch", "SwitchError", "Switches"]
 
@@ -114,6 +115,18 @@ COMMON: Mapping[str, Switch] = {
         doc="calls over the quota get a 429, counted so; `off`: they are only counted",
     ),
     "latency_s": Switch(default=0, kind="number", doc="real seconds before every answer"),
+    "clock_start": Switch(
+        default="",
+        kind="text",
+        check=check_moment,
+        doc="when the clock starts, and where a reset puts it: `05:59` (the next one, in the zone "
+        "of `quota`) or `2031-05-04T05:59:00Z`; empty = now",
+    ),
+    "clock_speed": Switch(
+        default=1,
+        kind="number",
+        doc="seconds of the clock in a real second; 0 = it stands still but for `advance`",
+    ),
     "keep_alive": Switch(default=True, kind="flag", doc="keep connections open after an answer"),
 }
 """The switches of every emulator."""
