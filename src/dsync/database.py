@@ -56,7 +56,7 @@ def opened(workdir: Path, engine: Engine, size: int) -> Iterator[duckdb.DuckDBPy
             code="DS-CFG-ENGINE",
             hint="memory_limit is a size such as 512MB, threads a number above 0",
         ) from None
-    if not engine.threads and size < _SMALL_BYTES:
+    if is_small(engine, size):
         con.execute("SET threads = 1")
     elif engine.memory_limit and not engine.threads:
         # Each thread has reading and writing buffers of its own.
@@ -72,6 +72,11 @@ def opened(workdir: Path, engine: Engine, size: int) -> Iterator[duckdb.DuckDBPy
         ) from None
     finally:
         con.close()
+
+
+def is_small(engine: Engine, size: int) -> bool:
+    """True when one thread decides inputs of `size` bytes."""
+    return not engine.threads and size < _SMALL_BYTES
 
 
 def lock(con: duckdb.DuckDBPyConnection, workdir: Path, files: Sequence[Path]) -> None:

@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import hashlib
 import itertools
+import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
@@ -198,7 +199,9 @@ def decide(
         con.execute(findings.TABLE)
         database.lock(con, workdir, files)
         tables: dict[int, dict[str, SourceTable]] = {}
-        work = _Work(con=con, inputs=inputs, workdir=workdir)
+        work = _Work(
+            con=con, inputs=inputs, workdir=workdir, side_by_side=database.is_small(engine, size)
+        )
         for number, level in _in_order(jobs):
             job = jobs[number]
             with _placed(job):
@@ -499,6 +502,8 @@ class _Work:
     con: duckdb.DuckDBPyConnection
     inputs: Inputs
     workdir: Path
+    side_by_side: bool
+    """scopes are planned at once: for small inputs, which one thread of the database decides"""
     sections: list[Section] = field(default_factory=list)
     tallies: list[Tally] = field(default_factory=list)
     made: dict[Spot, Section] = field(default_factory=dict)
@@ -509,6 +514,7 @@ class _Work:
         """Plan one profile, whose rows are mapped, in all its scopes."""
         from dsync.operations import Section
 
+        todo = []
         for scope in job.scopes:
             number = next(self.numbers)
             section = Section(
@@ -520,35 +526,56 @@ class _Work:
                 level=level,
                 changes=f"changes_{number}",
             )
+            todo.append((scope, section))
+        if self.side_by_side and len(todo) > 1:
+            with ThreadPoolExecutor(min(len(todo), os.cpu_count() or 1)) as pool:
+                done = list(pool.map(lambda one: self._in_scope(job, mapped, *one), todo))
+        else:
+            done = [self._in_scope(job, mapped, *one) for one in todo]
+        for (scope, _), (section, tally, measures) in zip(todo, done, strict=True):
+            self.sections.append(section)
+            self.tallies.append(tally)
+            if measures is not None:
+                self.guards.append(measures)
+                self.made[(job.connection, job.resource, scope.name)] = section
+
+    def _in_scope(
+        self, job: Job, mapped: Mapped, scope: Scope, section: Section
+    ) -> tuple[Section, Tally, Measures | None]:
+        """Plan one profile in one scope, on a cursor of its own."""
+        with self.con.cursor() as con:
             problem = _problem(job, self.inputs, scope)
             if problem is not None:
-                self.tallies.append(_withheld(self.con, job, mapped, section, problem))
-                self.sections.append(_without_changes(section))
-                continue
-            wanted, compared = self._compare(job, mapped, scope, number)
-            self.sections.append(section)
-            self.guards.append(self._measure(job, scope, wanted, compared))
-            self.made[(job.connection, job.resource, scope.name)] = section
-            self.tallies.append(
-                Tally(
-                    profile=job.profile.name,
-                    system=section.system,
-                    resource=job.resource,
-                    scope=scope.name,
-                    rows=mapped.rows,
-                    existing=compared.existing,
-                    columns=compared.columns,
-                    **dict(compared.counts),
-                )
-            )
+                tally = _withheld(con, job, mapped, section, problem)
+                return _without_changes(section), tally, None
+            wanted, compared = self._compare(con, job, mapped, scope, section.number)
+            measures = self._measure(con, job, scope, wanted, compared)
+        tally = Tally(
+            profile=job.profile.name,
+            system=section.system,
+            resource=job.resource,
+            scope=scope.name,
+            rows=mapped.rows,
+            existing=compared.existing,
+            columns=compared.columns,
+            **dict(compared.counts),
+        )
+        return section, tally, measures
 
-    def _measure(self, job: Job, scope: Scope, wanted: Desired, compared: Compared) -> Measures:
+    def _measure(
+        self,
+        con: duckdb.DuckDBPyConnection,
+        job: Job,
+        scope: Scope,
+        wanted: Desired,
+        compared: Compared,
+    ) -> Measures:
         """The numbers that guards judge."""
         from dsync import safety
 
         listing = self.inputs.listings[(job.connection, job.resource, scope.name)]
         return safety.measure(
-            self.con,
+            con,
             Measures(
                 profile=job.profile.name,
                 resource=job.resource,
@@ -573,12 +600,12 @@ class _Work:
         )
 
     def _compare(
-        self, job: Job, mapped: Mapped, scope: Scope, number: int
+        self, con: duckdb.DuckDBPyConnection, job: Job, mapped: Mapped, scope: Scope, number: int
     ) -> tuple[Desired, Compared]:
         """The changes of one profile in one scope, as the table `changes_<number>`."""
         from dsync import desired, diff
 
-        con, profile = self.con, job.profile.profile
+        profile = job.profile.profile
         inventories = {
             key: _inventory(con, job, self.inputs, scope, key, self.made, number)
             for key in profile.resolve

@@ -222,7 +222,7 @@ def targets(project: Project, ask: Ask) -> list[Target]:
     """
     loaded = load_profiles(project, ask)
     inline = _inline(project, ask, loaded)
-    systems = {one.name: _system(project, one, inline) for one in loaded}
+    systems = _systems(project, loaded, inline)
     faults = [fault for one in loaded for fault in profiles.against(one, systems[one.name])]
     if faults:
         raise Faults(faults)
@@ -289,12 +289,23 @@ def _load(project: Project, paths: Sequence[Path], name: str) -> LoadedProfile:
     return dataclasses.replace(loaded, profile=loaded.profile.model_copy(update=changed))
 
 
-def _system(project: Project, loaded: LoadedProfile, inline: LoadedSystem | None) -> LoadedSystem:
-    target = loaded.profile.target
-    if target is None:
-        assert inline is not None  # noqa: S101 - _inline has made it from this profile
-        return inline
-    return systems_.load(target.system, project.config.settings.systems.search_paths)
+def _systems(
+    project: Project, loaded: Sequence[LoadedProfile], inline: LoadedSystem | None
+) -> dict[str, LoadedSystem]:
+    """The system of each profile; a file is read once, however many profiles name it."""
+    paths = project.config.settings.systems.search_paths
+    read: dict[str, LoadedSystem] = {}
+    found: dict[str, LoadedSystem] = {}
+    for one in loaded:
+        target = one.profile.target
+        if target is None:
+            assert inline is not None  # noqa: S101 - _inline has made it from this profile
+            found[one.name] = inline
+            continue
+        if target.system not in read:
+            read[target.system] = systems_.load(target.system, paths)
+        found[one.name] = read[target.system]
+    return found
 
 
 def _inline(project: Project, ask: Ask, loaded: Sequence[LoadedProfile]) -> LoadedSystem | None:
