@@ -136,6 +136,22 @@ def matches(field: str, column: Column, *, pattern: str) -> Offence:
     )
 
 
+# Alone, or for one value of a query (`token=****`): inside other texts, stars may be meant.
+_MASK = (
+    r"(?is)\s*[*•●]{3,}\s*|\s*(?:\*+|[<\[({]+)\s*(?:redacted|masked|hidden|removed|secret|password)"
+    r"\s*(?:\*+|[>\])}]+)\s*|.*=[*•●]{3,}(?:[&;].*)?"
+)
+
+
+@_check
+def not_masked(field: str, column: Column) -> Offence:
+    """The text, or each of the list, is no mask such as `****` in the place of a secret."""
+    return Offence(
+        condition=_any(column, lambda sql: f"regexp_full_match({sql}, {literal(_MASK)})"),
+        message=literal(f"{field}: a mask stands in the place of the value"),
+    )
+
+
 @_check
 def max_length(field: str, column: Column, *, value: int) -> Offence:
     """The text, or each of the list, has at most `value` characters."""

@@ -56,6 +56,8 @@ class Abilities:
     only: frozenset[str] | None = None
     """keys (parts joined by `/`) that may change; None for all"""
     limit: int | None = None
+    create_if: Mapping[str, Sequence[Any]] = field(default_factory=dict)
+    """payload field -> values: without a record, a row with another value is as wanted"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -440,6 +442,13 @@ def _creates(
         f"FROM {desired.relation} d ANTI JOIN {matched} m ON m.rid = d.rid "
         f"WHERE d.rid NOT IN (SELECT rid FROM blocked_{section})"
     )
+    for part, values in abilities.create_if.items():
+        index = list(desired.payload).index(part)
+        one = _is_one(f"to_json(d.p{index})", values)
+        con.execute(
+            "DELETE FROM fresh WHERE rid IN "
+            f"(SELECT d.rid FROM {desired.relation} d WHERE NOT {one})"
+        )
     if abilities.create is None:
         _withhold(con, desired, "fresh", "true", "DS-CANNOT",
                   "'the API cannot create this resource'", "create it by hand")  # fmt: skip

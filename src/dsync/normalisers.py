@@ -75,6 +75,10 @@ def fields(
         pair = _comparable(con, desired, d, raw)
         unread = "false" if pair.theirs == raw else f"({raw} IS NOT NULL AND {pair.theirs} IS NULL)"
         normal = [_normalise(key, sql, pair.form, d, diff) for sql in (pair.mine, pair.theirs)]
+        alike = pair.alike
+        if key in diff.overlap:
+            mine, theirs = (f"try_cast({sql} AS VARCHAR[])" for sql in normal)
+            alike = f"list_has_any({mine}, {theirs})"
         conditions = []
         if key in omit_empty:
             conditions.append(f"NOT ({checks.empty(d)})")
@@ -88,7 +92,7 @@ def fields(
                 desired=normal[0],
                 existing=normal[1],
                 unread=unread,
-                alike=pair.alike,
+                alike=alike,
                 raw=pair.read,
                 shown=pair.shown,
                 condition=" AND ".join(conditions) or "true",

@@ -197,6 +197,7 @@ class Diff(Model):
     list_as_sets: list[str] = []
     unordered: list[str] = Field([], description="lists whose order does not matter")
     csv_as_sets: list[str] = Field([], description="texts `a,b` whose parts have no order")
+    overlap: list[str] = Field([], description="lists that are alike when they share an item")
     caseless: list[str] = []
     trim: list[str] = []
     empty_is_null: list[str] = []
@@ -228,6 +229,11 @@ class Apply(Model):
     create: bool = True
     update: bool = True
     delete: bool = Field(False, description="prune: delete what is not desired")
+    create_if: dict[str, Values] = Field(
+        {},
+        description="payload field -> values: a row with another value is as wanted where there "
+        "is no record",
+    )
 
 
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -1065,6 +1071,10 @@ class _Judge:
                 yield self.unknown(
                     field, known, ("identity", "natural_key", index), "of the payload or mapping"
                 )
+        for field in profile.apply.create_if:
+            if field not in profile.payload:
+                way = ("apply", "create_if", field)
+                yield self.unknown(field, list(profile.payload), way, "of the payload")
 
     def warnings(self) -> list[FileFault]:
         """Names in `diff` and `omit_empty` that the payload does not have."""

@@ -354,8 +354,8 @@ class Each(Model):
     id: JMESPath = "id"
 
 
-class List(Model):
-    """How the records of a resource are listed. `job` means the answer is a job with the rows."""
+class Listed(Model):
+    """One call that lists records. `job` means the answer is a job with the rows."""
 
     method: Method = "GET"
     path: Template
@@ -366,6 +366,21 @@ class List(Model):
     each: Each | None = None
     job: bool = False
     job_records: JMESPath = "response.rows"
+
+
+class List(Listed):
+    """How the records of a resource are listed. `job` means the answer is a job with the rows.
+
+    Where one call shows only a part of them, `also` has further calls, with the same keys. The
+    listing is all of them together; a record whose id was there before is the same one.
+    """
+
+    also: list[Listed] = []
+
+    @property
+    def calls(self) -> tuple[Listed, ...]:
+        """The calls of the listing, in their order."""
+        return (self, *self.also)
 
 
 class Get(Model):
@@ -432,6 +447,11 @@ class Resource(Model):
         [], description="fields that a listing may leave out: then they are not compared"
     )
     write_only: Texts = Field([], description="fields that are sent and never read back")
+    compare_only: Texts = Field(
+        [],
+        description="fields that are compared and never sent, as `write_only` ones say the same "
+        "in the words of the API",
+    )
     settle_s: float = Field(10, ge=0, description="how long a new record may be missing in lists")
     unique_by_server: bool = Field(
         False, description="the API itself refuses a second record with the same key"
@@ -752,18 +772,9 @@ def _resource_faults(
     way: Way = ("resources", name)
     key = set(resource.key)
     if listing := resource.list:
-        yield from _unknown(listing.path, scope, (*way, "list", "path"), fault)
-        for parameter, value in listing.query.items():
-            yield from _unknown(value, scope, (*way, "list", "query", parameter), fault)
-        if listing.paging is not None:
-            yield from _paging_faults(listing.paging, (*way, "list", "paging"), fault)
-        if listing.job and system.jobs is None:
-            yield fault(
-                (*way, "list", "job"),
-                "the listing is a job, and the system has no `jobs`",
-                "DS-SYS-JOBS",
-                "add `jobs` to the system: where a job is found, and how it says its verdict",
-            )
+        yield from _list_faults(system, listing, scope, (*way, "list"), fault)
+        for index, further in enumerate(listing.also):
+            yield from _list_faults(system, further, scope, (*way, "list", "also", index), fault)
     if resource.get:
         yield from _unknown(resource.get.path, scope | key | {"id"}, (*way, "get", "path"), fault)
     if resource.refresh:
@@ -811,6 +822,23 @@ def _resource_faults(
             "`write: upsert` without a create or update",
             "DS-SYS-WRITE",
             "add `create`: the call that creates and updates",
+        )
+
+
+def _list_faults(
+    system: System, listing: Listed, scope: set[str], way: Way, fault: _Fault
+) -> Iterator[FileFault]:
+    yield from _unknown(listing.path, scope, (*way, "path"), fault)
+    for parameter, value in listing.query.items():
+        yield from _unknown(value, scope, (*way, "query", parameter), fault)
+    if listing.paging is not None:
+        yield from _paging_faults(listing.paging, (*way, "paging"), fault)
+    if listing.job and system.jobs is None:
+        yield fault(
+            (*way, "job"),
+            "the listing is a job, and the system has no `jobs`",
+            "DS-SYS-JOBS",
+            "add `jobs` to the system: where a job is found, and how it says its verdict",
         )
 
 

@@ -14,8 +14,8 @@ import asyncio
 import hashlib
 import re
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import aclosing, asynccontextmanager, suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import count
@@ -44,7 +44,7 @@ from dsync.listing import Batch, Shape, Step, Walk, search
 from dsync.model import Change, Outcome, OutcomeState, Scope
 from dsync.pace import Pace
 from dsync.quota import Kind, boot_clock
-from dsync.system import List, Request, Resource, System, Write
+from dsync.system import Listed, Request, Resource, System, Write
 
 _log = structlog.get_logger()
 
@@ -190,17 +190,26 @@ class Rest:
         ContractBreach (DS-PAGE-* where the listing is not proved complete); Unauthorized.
         """
         declared = self._resource(resource)
-        how = declared.list
-        if how is None:
+        if declared.list is None:
             raise Invalid(
                 f"{self._system.system} does not say how {resource} are listed",
                 code="DS-CANNOT",
                 hint="declare `list` for this resource in the system file",
             )
-        shared = resource in self._once_only
+        joined = _Joined(declared.id) if declared.list.also else None
+        for how in declared.list.calls:
+            async with aclosing(self._listed(resource, how, declared, scope)) as batches:
+                async for batch in batches:
+                    yield _page(batch if joined is None else joined.fresh(batch))
+
+    async def _listed(
+        self, resource: str, how: Listed, declared: Resource, scope: Scope
+    ) -> AsyncGenerator[Batch]:
+        """What one call lists, page by page."""
+        shared = _call_of(how) in self._once_only
         if how.job:
             answer = await self._list_by_job(how, scope, shared=shared)
-            yield _page(self._job_shape(how, declared).read(answer))
+            yield self._job_shape(how, declared).read(answer)
             return
         paging = how.paging or self._system.paging
         shape = Shape(records=how.records, identity=declared.id, paging=paging, each=how.each)
@@ -218,7 +227,7 @@ class Rest:
                     following = asyncio.create_task(ask(step, answer))
                     await asyncio.sleep(0)
                 if batch.count:
-                    yield _page(batch)
+                    yield batch
                 if following is None:
                     return
                 got, following = await following, None
@@ -560,7 +569,7 @@ class Rest:
         async with self._asking.setdefault(key, asyncio.Lock()):
             yield self._answers.get(key)
 
-    async def _list_by_job(self, how: List, scope: Scope, *, shared: bool) -> Answer:
+    async def _list_by_job(self, how: Listed, scope: Scope, *, shared: bool) -> Answer:
         call = self._list_call(how, scope)
         async with self._once_for(call, shared) as kept:
             if kept is None:
@@ -587,10 +596,10 @@ class Rest:
             )
         return verdict
 
-    def _job_shape(self, how: List, resource: Resource) -> Shape:
+    def _job_shape(self, how: Listed, resource: Resource) -> Shape:
         return Shape(records=how.job_records, identity=resource.id, each=how.each)
 
-    def _list_call(self, how: List, scope: Scope) -> _Call:
+    def _list_call(self, how: Listed, scope: Scope) -> _Call:
         path, template = self._path(how.path, scope.values)
         return _Call(
             method=how.method,
@@ -629,7 +638,7 @@ class Rest:
             self._check_single(path, resource, values, scope)
         body: bytes | None = None
         if method != "DELETE":
-            left_out = {*write.omit, *write.params}
+            left_out = {*write.omit, *write.params, *resource.compare_only}
             payload = {
                 k: v
                 for k, v in (change.payload or {}).items()
@@ -1023,14 +1032,39 @@ def _filled(value: Any, values: Mapping[str, Any]) -> Any:
 
 
 def _alike(system: System) -> frozenset[str]:
-    """The resources whose listings are made by the same calls as another's."""
-    calls = {
-        name: repr((how.method, how.path, how.query, how.body, how.paging, how.job))
-        for name, resource in system.resources.items()
-        if (how := resource.list) is not None
-    }
-    often = Counter(calls.values())
-    return frozenset(name for name, call in calls.items() if often[call] > 1)
+    """The calls that list more than one resource."""
+    often = Counter(
+        call
+        for resource in system.resources.values()
+        if resource.list is not None
+        for call in {_call_of(how) for how in resource.list.calls}
+    )
+    return frozenset(call for call, times in often.items() if times > 1)
+
+
+def _call_of(how: Listed) -> str:
+    return repr((how.method, how.path, how.query, how.body, how.paging, how.job))
+
+
+class _Joined:
+    """What several calls list, without the records that an earlier one has listed."""
+
+    def __init__(self, identity: str) -> None:
+        self._identity = identity
+        self._seen: set[str] = set()
+
+    def fresh(self, batch: Batch) -> Batch:
+        """The batch without records whose id was there before; one without an id stays."""
+        lines, here = [], set[str]()
+        for line in batch.ndjson.splitlines():
+            id_ = search(self._identity, msgspec.json.decode(line))
+            named = msgspec.json.encode(id_).decode()
+            if id_ is None or named not in self._seen:
+                lines.append(line)
+            here.add(named)
+        self._seen |= here
+        ndjson = b"".join(line + b"\n" for line in lines)
+        return replace(batch, ndjson=ndjson, count=len(lines), total=None)
 
 
 def _identity(call: _Call) -> tuple[str, ...]:

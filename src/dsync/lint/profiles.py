@@ -195,8 +195,9 @@ def _made(resource: system.Resource) -> Iterator[str]:
     """The fields that a system file gives to the records of a resource."""
     yield from resource.key
     yield from resource.read
-    if resource.list is not None and resource.list.each is not None:
-        yield from resource.list.each.with_
+    for call in resource.list.calls if resource.list is not None else ():
+        if call.each is not None:
+            yield from call.each.with_
 
 
 # --- SQL -----------------------------------------------------------------------------------------
