@@ -127,7 +127,7 @@ def test_a_start_that_fails_says_why() -> None:
 
 def test_refuses_an_unknown_name() -> None:
     """An emulator that does not exist is refused with the names that do."""
-    with pytest.raises(ValueError, match="director plain"):
+    with pytest.raises(ValueError, match="director n2f plain"):
         emulators.serve("nobody")
 
 

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 from emulator_client import Client
+from n2f_client import N2f
 
 from dsync import emulators
 
@@ -41,3 +42,21 @@ def plain(running_plain: emulators.Emulator) -> emulators.Emulator:
 @pytest.fixture
 def client(plain: emulators.Emulator) -> Client:
     return Client(plain.port)
+
+
+@pytest.fixture(scope="session")
+def running_n2f() -> Iterator[emulators.Emulator]:
+    with emulators.start("n2f") as emulator:
+        yield emulator
+
+
+@pytest.fixture
+def n2f_emulator(running_n2f: emulators.Emulator) -> emulators.Emulator:
+    emulator = fresh(running_n2f)
+    emulator.switches({"tokens": ["demo"], "enforce_quota": "off"})
+    return emulator
+
+
+@pytest.fixture
+def n2f(n2f_emulator: emulators.Emulator) -> N2f:
+    return N2f(n2f_emulator)
