@@ -47,7 +47,7 @@ FLOORS: tuple[frozenset[str], ...] = tuple(
         "planfile registry",
         "sources config reports storage",
         "profile",
-        "system",
+        "system address",
         "yamlfile secrets logs",
         "checks templates expressions jmes",
         "transforms",

@@ -24,7 +24,8 @@ from urllib.parse import urlsplit
 
 from pydantic import BeforeValidator, Field
 
-from dsync import secrets, yamlfile
+from dsync import address, secrets, yamlfile
+from dsync.address import Database
 from dsync.errors import Faults, Invalid, Place
 from dsync.model import Scope
 from dsync.secrets import Reference, Secret
@@ -46,7 +47,11 @@ class ScopeEntry(Model):
 
 
 class ConnectionEntry(Model):
-    """A system that can be reached: where it is, who we are, how gently it is to be treated."""
+    """A system that can be reached, or a database: where it is, who we are, how gently to treat it.
+
+    With `database` it is one that sources read with SQL, and has besides `credentials` (user,
+    password), `timeout_s` (default 300), `schema` and `catalog` only.
+    """
 
     system: str = Field("", description="the system file's name; default: the connection's name")
     base_url: str | None = Field(None, repr=False, description="https://host[:port][/path]")
@@ -66,6 +71,15 @@ class ConnectionEntry(Model):
         None, description="a tenants file, or the scopes themselves"
     )
     headers: dict[str, str] = Field({}, repr=False)
+    database: str | None = Field(
+        None, repr=False, description="the address of a database: sqlite:///erp.db, mssql://host/db"
+    )
+    schema_: str | None = Field(
+        None, alias="schema", description="database: where its tables and views are"
+    )
+    catalog: str | None = Field(
+        None, description="database: stands for the first of three-part names, such as AgrDev"
+    )
     environment: Literal["production", "test", "development"] | None = Field(
         None, description="production: apply takes only a saved plan with its checksum"
     )
@@ -84,6 +98,12 @@ class SystemsSection(Model):
     """Where system files are looked for, before the shipped ones."""
 
     search_paths: list[Path] = [Path("systems")]
+
+
+class SqlSection(Model):
+    """Where the SQL files of sources are looked for."""
+
+    search_paths: list[Path] = [Path("sql")]
 
 
 class InputsSection(Model):
@@ -133,6 +153,7 @@ class Settings(Model):
     connections: dict[str, ConnectionEntry] = {}
     profiles: ProfilesSection = ProfilesSection()
     systems: SystemsSection = SystemsSection()
+    sql: SqlSection = SqlSection()
     context: dict[str, str] = Field(
         {}, description="tenant, pool_uuid, node_id, and any other variable of a scope"
     )
@@ -260,6 +281,13 @@ class Config:
                 + f"; add connections.{name} to {FILE}, or give --base-url",
             )
         way: Way = ("connections", name)
+        if entry.database is not None:
+            raise Invalid(
+                f"the connection `{name}` is a database, and a system is needed here",
+                code="DS-DB-KIND",
+                where=self.tree.spot((*way, "database")),
+                hint="name the connection of an API in `target`; a database is for `source.sql`",
+            )
         warnings: list[Invalid] = []
         url = ""
         if entry.base_url is not None:
@@ -296,6 +324,52 @@ class Config:
             place=self.tree.spot(way),
             warnings=tuple(warnings),
             **{key: getattr(entry, key) for key in same},
+        )
+
+    @property
+    def databases(self) -> tuple[str, ...]:
+        """The names of those connections that are databases."""
+        known = self.settings.connections
+        return tuple(name for name, entry in known.items() if entry.database is not None)
+
+    def database(self, name: str) -> Database:
+        """The database of this name. Its credentials are looked up when they are needed.
+
+        Raises: Invalid `DS-CFG-CONNECTION` when there is none, `DS-DB-KIND` when it is a system,
+        `DS-DB-ADDRESS`, `DS-CFG-ENV` when the address needs a variable that is not set.
+        """
+        entry = self.settings.connections.get(name)
+        way: Way = ("connections", name)
+        if entry is None:
+            known = self.databases
+            raise Invalid(
+                f"there is no connection `{name}`",
+                code="DS-CFG-CONNECTION",
+                hint=(yamlfile.nearest(name, known) or f"databases: {', '.join(known) or 'none'}")
+                + f"; add connections.{name} to {FILE}, with `database: sqlite:///erp.db`",
+            )
+        if entry.database is None:
+            raise Invalid(
+                f"the connection `{name}` is a system, and a database is needed here",
+                code="DS-DB-KIND",
+                where=self.tree.spot(way),
+                hint=f"add connections.{name}.database, or name another connection in `source.sql`",
+            )
+        reference = self._reference((*way, "database"), entry.database)
+        credentials = {
+            key: self._reference((*way, "credentials", key), text)
+            for key, text in entry.credentials.items()
+        }
+        place = self.tree.find((*way, "database"))[0].place
+        return Database(
+            name=name,
+            address=address.parse(reference.expand(), place, base=reference.base),
+            credentials=credentials,
+            timeout_s=entry.timeout_s if "timeout_s" in entry.model_fields_set else 300,
+            schema=entry.schema_,
+            catalog=entry.catalog,
+            place=self.tree.spot(way),
+            warnings=tuple(self._plain_secrets(credentials)),
         )
 
     def _reference(self, way: Way, text: str) -> Reference:
@@ -518,7 +592,7 @@ def _flags(flags: Mapping[str, Any]) -> Node:
 
 _PREFIX = "DSYNC_"
 _NOT_SETTINGS = frozenset(["DSYNC_CONFIG", "DSYNC_ENGINE"])
-_LISTS = frozenset([("profiles", "search_paths"), ("systems", "search_paths")])
+_LISTS = frozenset((section, "search_paths") for section in ("profiles", "systems", "sql"))
 
 # Names that the second generation read, and what they are now.
 _OLDER: dict[str, tuple[str, ...]] = {
@@ -659,13 +733,14 @@ _PATHS: tuple[tuple[str, ...], ...] = (
     ("connections", "*", "scopes"),
     ("profiles", "search_paths", "*"),
     ("systems", "search_paths", "*"),
+    ("sql", "search_paths", "*"),
     ("inputs", "xlsx_path"),
     ("engine", "temp_dir"),
     ("state_dir",),
     ("logging", "base_dir"),
 )
 # Resolved when a connection is used, not before.
-_LATE = ("credentials", "headers", "base_url")
+_LATE = ("credentials", "headers", "base_url", "database")
 
 
 def _assemble(
@@ -753,6 +828,7 @@ def _is_path(way: Way) -> bool:
 def _absolute(settings: Settings, root: Path) -> Settings:
     """Defaults that are relative start at the project."""
     profiles, systems, logging = settings.profiles, settings.systems, settings.logging
+    sql = settings.sql
     return settings.model_copy(
         update={
             "state_dir": root / settings.state_dir,
@@ -761,6 +837,9 @@ def _absolute(settings: Settings, root: Path) -> Settings:
             ),
             "systems": systems.model_copy(
                 update={"search_paths": [root / path for path in systems.search_paths]}
+            ),
+            "sql": sql.model_copy(
+                update={"search_paths": [root / path for path in sql.search_paths]}
             ),
             "logging": logging.model_copy(update={"base_dir": root / logging.base_dir}),
         }

@@ -56,7 +56,10 @@ def examine(project: Project) -> Iterator[Check]:
     if names:
         project.start_logs()
     for name in names:
-        yield asyncio.run(_connection(project, name))
+        if name in project.config.databases:
+            yield _database(project, name)
+        else:
+            yield asyncio.run(_connection(project, name))
 
 
 def settings(project: Project) -> list[Setting]:
@@ -133,6 +136,19 @@ async def _connection(project: Project, name: str) -> Check:
         return _failed(subject, late)
     took = f"{seen.elapsed_s * 1000:.0f} ms"
     return Check(subject=subject, message=f"{connection.url} lets us in ({seen.what}, {took})")
+
+
+def _database(project: Project, name: str) -> Check:
+    from dsync.sources import sql
+
+    subject = f"connection {name}"
+    try:
+        database = project.config.database(name)
+        took = sql.probe(database)
+    except DsyncError as fault:
+        return _failed(subject, fault)
+    message = f"{database.address} lets us in (select 1, {took * 1000:.0f} ms)"
+    return Check(subject=subject, message=message)
 
 
 def _failed(subject: str, fault: DsyncError) -> Check:

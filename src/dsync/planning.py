@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from dsync.profile import LoadedProfile, Scalar, Values
     from dsync.safety import Approvals, Histories
     from dsync.sources import SourceTable
+    from dsync.sources.sql import Answer, Question
     from dsync.system import LoadedSystem, Resource
 
 Listen = Callable[[Event], None]
@@ -78,6 +79,9 @@ class Job:
     nodes: tuple[Mapping[str, str], ...] = ()
     """all machines of the tenant: the table `nodes` of the profile's query"""
     actions: Actions = Actions()
+    question: Question | None = None
+    """what a source with `sql` asks; `plan` asks it and puts the `answer` beside it"""
+    answer: Answer | None = None
 
     @property
     def resource(self) -> str:
@@ -236,17 +240,26 @@ async def plan(
 ) -> Plan:
     """Gather and decide. Sources are opened first: a missing file is told before any call.
 
+    Databases are asked before the API is, each distinct question once for all profiles.
+
     Guards judge the plan, and their verdicts are in it; only an empty source with deletes on is
     refused at once, where that can be seen before any call.
 
-    Raises: Refused for that; what `gather` and `decide` raise.
+    Raises: Refused for that, and for deletes by a source that is not complete; Unavailable or
+    Unauthorized for a database; what `gather` and `decide` raise.
     """
     from dsync import safety, sources
 
     approvals = approvals or safety.Approvals()
     for job in jobs:
         with _placed(job):
-            sources.check(job.profile.profile.source, base=job.base, override=job.rows)
+            if job.actions.delete and not job.profile.profile.source.complete:
+                raise safety.incomplete_source(job.profile.name)
+            if job.question is None:
+                sources.check(job.profile.profile.source, base=job.base, override=job.rows)
+    jobs = await asyncio.to_thread(_answered, jobs, workdir, engine, on_event)
+    for job in jobs:
+        with _placed(job):
             if job.actions.delete and not approvals.empty_source and _is_empty(job, workdir):
                 raise safety.empty_source(job.profile.name)
     began = datetime.now(UTC)
@@ -263,14 +276,34 @@ async def plan(
 
 # --- gathering ------------------------------------------------------------------------------------
 
+
+def _answered(jobs: Sequence[Job], workdir: Path, engine: Engine, on_event: Listen) -> list[Job]:
+    """The jobs with the rows of their databases: a question of several jobs is asked once."""
+    questions = {job.question.key: job.question for job in jobs if job.question is not None}
+    if not questions:
+        return list(jobs)
+    from dsync.sources import sql
+
+    answers: dict[str, Answer] = {}
+    for number, (key, question) in enumerate(questions.items(), 1):
+        workdir.mkdir(parents=True, exist_ok=True)
+        file = workdir / f"answer_{number}.parquet"
+        answers[key] = sql.ask(question, file, engine=engine)
+        on_event(Event(phase="fetch", subject=question.shown, done=answers[key].rows))
+    return [
+        replace(job, answer=answers[job.question.key]) if job.question is not None else job
+        for job in jobs
+    ]
+
+
 _PEEK_BYTES = 2 << 20
 
 
 def _is_empty(job: Job, workdir: Path) -> bool:
     """A small source has no rows; a large one is read only once, so that is told later."""
-    from dsync import findings, sources
+    from dsync import findings
 
-    files = sources.paths(job.profile.profile.source, base=job.base, override=job.rows)
+    files = _source_files(job)
     size = sum(file.stat().st_size for file in files)
     if size > _PEEK_BYTES:
         return False
@@ -376,13 +409,19 @@ def _first(faults: BaseExceptionGroup[BaseException]) -> BaseException:
 
 def _files(jobs: Sequence[Job], inputs: Inputs) -> list[Path]:
     """All files that the decision rests on."""
-    from dsync import sources
-
     files = [listing.file for listing in inputs.listings.values() if listing.file]
     for job in jobs:
         with _placed(job):
-            files += sources.paths(job.profile.profile.source, base=job.base, override=job.rows)
+            files += _source_files(job)
     return files
+
+
+def _source_files(job: Job) -> list[Path]:
+    from dsync import sources
+
+    if job.answer is not None:
+        return [job.answer.file]
+    return sources.paths(job.profile.profile.source, base=job.base, override=job.rows)
 
 
 def _map(
@@ -407,6 +446,7 @@ def _map(
         override=job.rows,
         limits=sources.ReadLimits(spool=workdir),
         use=use if mapping.may_stream(profile) else None,
+        answer=job.answer,
     )
     if not created:
         use(tables)

@@ -43,6 +43,9 @@ from dsync.system import (
 from dsync.yamlfile import FileFault, Node, Way
 
 Severity = Literal["skip", "error", "warn"]
+Scalar = str | bool | int | float
+Dialect = Literal["tsql", "postgres", "sqlite", "duckdb", "oracle", "mysql"]
+ColumnType = Literal["text", "integer", "number", "boolean", "date", "timestamp", "any"]
 
 
 class Endpoint(Model):
@@ -102,6 +105,36 @@ class ParquetSource(Model):
     path: str | None = None
 
 
+class SqlSource(Model):
+    """The result of one SELECT, asked of a database: a `file` in `sql/`, or the `statement` itself.
+
+    `params` are bound to `:name` (or `@name`) in the statement, never put into its text; a text may
+    hold `${name}` of the configuration's context. `dialect` is the SQL that the statement is
+    written in; where the database speaks another one it is translated.
+    """
+
+    connection: str = Field(min_length=1, description="a database of directorsync.yml")
+    file: str | None = Field(None, min_length=1, description="users.sql, looked for in sql/")
+    statement: str | None = Field(None, min_length=1)
+    params: dict[str, Scalar | None] = {}
+    dialect: Dialect | None = Field(None, description="default: what the database speaks")
+
+
+class Contract(Model):
+    """What columns the source must have: name -> type, and what it means when that is not so.
+
+    Names are matched trimmed and without case; types are families: an `integer` is also a `number`,
+    and every type is `any`.
+    """
+
+    columns: dict[str, ColumnType] = {}
+    extra: Literal["ignore", "warn", "error"] = Field(
+        "ignore", description="a column that is not named here"
+    )
+    missing: Literal["warn", "error"] = "error"
+    retyped: Literal["warn", "error"] = Field("error", description="a column of another type")
+
+
 class Source(Model):
     """Where wanted rows are read: exactly one kind. `query` may shape them: one checked SELECT.
 
@@ -114,11 +147,16 @@ class Source(Model):
     xlsx: XlsxSource | None = None
     json_: JsonSource | None = Field(None, alias="json")
     parquet: ParquetSource | None = None
+    sql: SqlSource | None = None
     query: str | None = None
     columns: dict[str, list[str]] = {}
     optional: list[str] = Field([], description="columns that may be missing: then all NULL")
     required: list[str] = Field([], description="columns that must be there, used or not")
     blank: list[str] = Field([], description="words that, alone in a cell, mean a blank; any case")
+    contract: Contract | None = None
+    complete: bool = Field(
+        True, description="false: the rows are a part of what there is; then nothing is deleted"
+    )
 
 
 class Step(Model):
@@ -217,7 +255,6 @@ class Monitor(Model):
     poll: Poll | None = None
 
 
-Scalar = str | bool | int | float
 Values = Scalar | list[Scalar]
 """a value, or several of which one is enough; of a field that holds a list, one item"""
 
@@ -494,7 +531,7 @@ def with_rows(loaded: LoadedProfile, rows: Path) -> LoadedProfile:
         "csv": CsvSource, "xlsx": XlsxSource, "json_": JsonSource, "parquet": ParquetSource,
     }  # fmt: skip
     spec = getattr(source, kind) or models[kind]()
-    cleared = dict.fromkeys(models) | {kind: spec.model_copy(update={"path": str(rows)})}
+    cleared = dict.fromkeys([*models, "sql"]) | {kind: spec.model_copy(update={"path": str(rows)})}
     profile = loaded.profile.model_copy(update={"source": source.model_copy(update=cleared)})
     return replace(loaded, profile=profile, digest=_digest([loaded.digest, kind]))
 
@@ -941,6 +978,7 @@ class _Judge:
         source = self.profile.source
         kinds = {
             "csv": source.csv, "xlsx": source.xlsx, "json": source.json_, "parquet": source.parquet,
+            "sql": source.sql,
         }  # fmt: skip
         given = [kind for kind, spec in kinds.items() if spec is not None]
         if not given:
@@ -957,6 +995,23 @@ class _Judge:
                 "DS-PROF-SCHEMA",
                 f"keep one; what a base says is dropped by {given[0]}: null",
             )
+        if source.sql is not None and (source.sql.file is None) == (source.sql.statement is None):
+            yield self.fault(
+                ("source", "sql"),
+                "`sql` needs a file or a statement"
+                + (", and not both" if source.sql.file is not None else ""),
+                "DS-PROF-SCHEMA",
+                "write file: users.sql for a file in sql/, or statement: select …",
+            )
+        if source.sql is not None and source.sql.file is not None:
+            parts = Path(source.sql.file).parts
+            if Path(source.sql.file).is_absolute() or ".." in parts or "\\" in source.sql.file:
+                yield self.fault(
+                    ("source", "sql", "file"),
+                    "an SQL file is named relative to sql/, and lies below it",
+                    "DS-PROF-PATH",
+                    "write users.sql; sql.search_paths of directorsync.yml names other folders",
+                )
 
     def mapping(self) -> Iterator[FileFault]:
         before: list[str] = []

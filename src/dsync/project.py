@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from dsync.connectors import Connector
     from dsync.connectors.rest import Rest
     from dsync.planning import Actions, Engine, Job
+    from dsync.sources.sql import Question
 
 _NONE_APPROVED = Approvals()
 INLINE = "inline"
@@ -343,9 +344,10 @@ def _connection_name(project: Project, ask: Ask, loaded: LoadedProfile) -> str:
     target = loaded.profile.target
     if target is not None:
         return target.connection or target.system
-    known = project.config.settings.connections
+    config = project.config
+    known = [name for name in config.connections if name not in config.databases]
     if len(known) == 1:
-        return next(iter(known))
+        return known[0]
     return "director" if "director" in known else INLINE
 
 
@@ -402,9 +404,35 @@ def jobs(project: Project, ask: Ask, targets: Iterable[Target]) -> list[Job]:
             job(project, ask, target, scopes=scopes(project, ask, target)),
             rows=_below(project.root, _rows(project, ask, target)),
             actions=_actions(ask, target.profile),
+            question=None if ask.rows is not None else _question(project, ask, target.profile),
         )
         for target in targets
     ]
+
+
+def _question(project: Project, ask: Ask, loaded: LoadedProfile) -> Question | None:
+    """What the profile's source asks of a database, if it asks one.
+
+    Raises: Invalid `DS-DB-…`, `DS-CFG-CONNECTION`.
+    """
+    spec = loaded.profile.source.sql
+    if spec is None:
+        return None
+    from dsync.sources import sql
+
+    try:
+        database = project.config.database(spec.connection)
+    except Invalid as fault:
+        fault.where = fault.where or loaded.place(("source", "sql", "connection"))
+        raise
+    return sql.question(
+        spec,
+        database,
+        folders=project.config.settings.sql.search_paths,
+        root=project.root,
+        place=loaded.place(("source", "sql", "file" if spec.file else "statement")),
+        context=context_of(project, ask),
+    )
 
 
 def job(project: Project, ask: Ask, target: Target, *, scopes: tuple[Scope, ...]) -> Job:

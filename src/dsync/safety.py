@@ -201,6 +201,16 @@ def empty_source(profile: str) -> Refused:
     )
 
 
+def incomplete_source(profile: str) -> Refused:
+    """The refusal to delete by a source that says itself that it is not all there is."""
+    return Refused(
+        f"the source of {profile} is not complete, and deletes are on: what it leaves out would go",
+        code="DS-SAFE-COMPLETE",
+        hint="leave the deletes out (--no-delete, apply.delete: false); or read all rows, and "
+        "write source.complete: true",
+    )
+
+
 def approve(
     plan: Plan, *, approvals: Approvals = Approvals(), history: Histories | None = None
 ) -> Plan:

@@ -173,6 +173,12 @@ def _config(path: Path) -> list[Diagnostic]:
     found = [diagnostic(warning, "config", "WARN") for warning in read.warnings]
     for name in read.settings.connections:
         try:
+            if name in read.databases:
+                found += [
+                    diagnostic(warning, "config", "WARN")
+                    for warning in read.database(name).warnings
+                ]
+                continue
             connection = read.connection(name)
         except Invalid as error:
             if not _refers(read.tree, name):
@@ -183,5 +189,5 @@ def _config(path: Path) -> list[Diagnostic]:
 
 
 def _refers(tree: Node, name: str) -> bool:
-    node = tree.find(("connections", name, "base_url"))[0]
-    return isinstance(node.value, str) and "${" in node.value
+    nodes = (tree.find(("connections", name, key))[0] for key in ("base_url", "database"))
+    return any(isinstance(node.value, str) and "${" in node.value for node in nodes)

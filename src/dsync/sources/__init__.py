@@ -25,7 +25,8 @@ from dsync.model import Finding
 if TYPE_CHECKING:
     import duckdb
 
-    from dsync.profile import Source
+    from dsync.profile import CsvSource, JsonSource, ParquetSource, Source, XlsxSource
+    from dsync.sources.sql import Answer
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -107,6 +108,7 @@ def read(
     override: Path | None = None,
     limits: ReadLimits | None = None,
     use: Callable[[dict[str, SourceTable]], None] | None = None,
+    answer: Answer | None = None,
 ) -> dict[str, SourceTable]:
     """All tables of a profile's source: name in a query -> table `<name>__<name in a query>`.
 
@@ -114,6 +116,8 @@ def read(
     those of `sheets` (a missing one is empty, and has `_row` alone). Every other kind gives
     `source`. `override` (`--rows FILE`) is read instead of the profile's file, by its extension; in
     a profile with `xlsx` it plays the main sheet. Relative paths are relative to `base`.
+
+    A source with `sql` is not asked here: `answer` holds its rows (see `sql.ask`).
 
     `use` is called with the tables as soon as they can be read. Given it, a CSV file streams by
     (see `csv.read`): it may be called twice, and only its last call counts.
@@ -125,6 +129,13 @@ def read(
     from dsync.profile import CsvSource, JsonSource, ParquetSource, XlsxSource
 
     limits = limits or ReadLimits()
+    if answer is not None:
+        from dsync.sources import sql
+
+        result = {"source": sql.read(con, f"{name}__source", answer)}
+        if use is not None:
+            use(result)
+        return result
     spec = _only_kind(source)
     path = Path(override) if override is not None else _path(spec.path)
     kinds = (CsvSource, XlsxSource, JsonSource, ParquetSource)
@@ -217,13 +228,18 @@ def _quoted(name: str) -> str:
 
 
 def _only_kind(source: Source) -> CsvSource | XlsxSource | JsonSource | ParquetSource:
+    from dsync.profile import ParquetSource
+
+    if source.sql is not None:
+        # A file in the place of its rows: its kind is told by the extension.
+        return ParquetSource()
     kinds = (source.csv, source.xlsx, source.json_, source.parquet)
     given = [spec for spec in kinds if spec is not None]
     if len(given) != 1:
         raise Invalid(
             f"a source has exactly one kind, this one has {len(given)}",
             code="DS-SRC-KIND",
-            hint="give one of csv, xlsx, json, parquet under `source:`",
+            hint="give one of csv, xlsx, json, parquet, sql under `source:`",
         )
     return given[0]
 
@@ -250,7 +266,3 @@ def _kind_of(path: Path) -> str:
             hint="name it " + ", ".join(sorted(_EXTENSIONS)),
         )
     return kind
-
-
-if TYPE_CHECKING:
-    from dsync.profile import CsvSource, JsonSource, ParquetSource, XlsxSource
