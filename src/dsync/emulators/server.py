@@ -46,7 +46,7 @@ from .switches import SwitchError, Switches
 
 __all__ = ["App", "Server", "World", "personality", "serve"]
 
-NAMES: tuple[str, ...] = ("director", "n2f", "plain", "yotpo")
+NAMES: tuple[str, ...] = ("director", "n2f", "plain", "treasure_data", "yotpo")
 """The emulators, each a module of this package."""
 
 
