@@ -595,6 +595,11 @@ NODE_RELAYS = [
     if any(app["proxy_condition"] == "use_as_proxy" for app in device["col_apps"])
     for address in device["ip"]
 ]
+NODE_ADDRESSES = [
+    {"address": address, "device_name": device["name"]}
+    for device in NODE_SENDERS
+    for address in device["ip"]
+]
 
 # --- lists ----------------------------------------------------------------------------------------
 
@@ -889,6 +894,7 @@ INPUTS: Mapping[str, tuple[str, Sheets, Mapping[str, Sequence[Record]]]] = {
             "SyslogCollectors": NODE_COLLECTORS,
             "Devices": NODE_SENDERS,
             "Relays": NODE_RELAYS,
+            "Addresses": NODE_ADDRESSES,
             "ProcessingPolicy": [_kept_pp(1, "pp_app", "None", "None")],
         },
     ),

@@ -272,11 +272,12 @@ FAULTS = {
     ("RoutingPolicy", 5, None): ("rp_web", "error", "DS-CHECK-SQL", "no rule_type, no key"),
     ("RoutingPolicy", 6, None): ("rp_identity", "error", "DS-CHECK-SQL", "rule has no value"),
     ("RoutingPolicy", 7, None): (
-        "rp_endpoint", "skip", "DS-CHECK-MUST-EXIST-MANY", "not found in Repos: Repo-gone",
+        "rp_endpoint", "skip", "DS-CHECK-MUST-EXIST-MANY",
+        "a repo that the node does not have: Repo-gone",
     ),
     # Its repo is withheld by a fault of its own, so it will not be there either.
     ("RoutingPolicy", 8, "E8"): (
-        "rp_mail", "skip", "DS-CHECK-MUST-EXIST", "not found in Repos: Repo_mail",
+        "rp_mail", "skip", "DS-CHECK-MUST-EXIST", "the node has no repo Repo_mail",
     ),
     ("RoutingPolicy", 10, "I10"): ("rp_audit", "error", "DS-XLS-ERRCELL", "#N/A"),
     ("NormalizationPolicy", 3, "B3"): (
@@ -309,7 +310,7 @@ FAULTS = {
     ("Device", 2, "H2"): ("fw-01", "warn", "DS-REF-MISSING", "no_such_group"),
     ("Device", 3, "C3"): ("web-01", "error", "DS-CHECK-NON-EMPTY", "the device has no address"),
     ("Device", 5, "D5"): ("dc-01", "error", "DS-CHECK-ONE-OF", "Huge"),
-    ("DeviceFetcher", 3, "J3"): ("fw-01", "skip", "DS-CHECK-SQL", "belongs to no device"),
+    ("DeviceFetcher", 3, "J3"): ("fw-01", "skip", "DS-CHECK-SQL", "that no relay has"),
     ("DeviceFetcher", 4, "B4"): ("web-01", "skip", "DS-CHECK-MUST-EXIST", "web-01"),
     ("DeviceFetcher", 5, "B5"): ("nowhere", "skip", "DS-CHECK-MUST-EXIST", "nowhere"),
     ("DeviceFetcher", 6, "B6"): (None, "skip", "DS-CHECK-NON-EMPTY", "more than one row"),

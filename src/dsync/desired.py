@@ -11,6 +11,7 @@ as wanted.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -18,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from dsync import checks, findings, lookups
 from dsync.errors import Invalid
 from dsync.sql import count, describe, literal, name
-from dsync.templates import compose, fields_of, text_of, whole
+from dsync.templates import compose, fields_of, template, text_of, whole
 from dsync.transforms import Column
 
 if TYPE_CHECKING:
@@ -43,6 +44,8 @@ class Desired:
     """a table `rid, status` of rows that findings withhold"""
     unread_keys: int
     """rows whose key could not be read: while there are any, nothing may be pruned"""
+    unmanaged: frozenset[str] = frozenset()
+    """payload fields whose columns the source does not have: existing records keep theirs"""
 
 
 def build(
@@ -101,6 +104,22 @@ def build(
         payload=columns,
         blocked=blocked,
         unread_keys=unread,
+        unmanaged=_unmanaged(mapped),
+    )
+
+
+def _unmanaged(mapped: Mapped) -> frozenset[str]:
+    """Payload fields that are made of nothing but columns that the source does not have."""
+    profile, absent = mapped.profile, set(mapped.absent)
+    for field, entry in profile.resolve.items():
+        lookup = entry.lookup or entry.lookup_many
+        used = fields_of(lookup.using) if lookup else []
+        if used and absent.issuperset(used):
+            absent.add(field)
+    made = {key: fields_of(json.dumps(value)) for key, value in profile.payload.items()}
+    keys = profile.identity.natural_key
+    return frozenset(
+        key for key, used in made.items() if used and absent.issuperset(used) and key not in keys
     )
 
 
@@ -152,7 +171,12 @@ def _check(
         condition = offence.condition
         if check.type == "sql":
             condition = f"({condition}) IS NOT TRUE"
-        message = literal(check.message) if check.message else offence.message
+        message = offence.message
+        if check.message:
+            own: dict[str, Column] = {}
+            if check.type.startswith("must_exist") and resolved is not None and check.field:
+                own = {"missing": Column(lookups.missing_names(check.field, "t"))}
+            message = template(check.message, {**fields, **own})
         field = check.field
         if resolved is not None:
             field = lookups.used_field(resolved)

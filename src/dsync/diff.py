@@ -117,11 +117,12 @@ def compare(
     memory that does not grow with the number of records.
     """
     section = desired.section
+    abilities = _keeping(abilities, desired.unmanaged)
     fields = normalisers.fields(
         con,
         desired,
         diff,
-        ignored=abilities.write_only,
+        ignored=abilities.write_only | desired.unmanaged,
         unknown_if_absent=abilities.unknown_if_absent,
         omit_empty=frozenset(omit_empty),
     )
@@ -161,6 +162,15 @@ def compare(
         counts=counts,
         columns=columns,
     )
+
+
+def _keeping(abilities: Abilities, unmanaged: frozenset[str]) -> Abilities:
+    """An update sends unmanaged fields as they were read."""
+    if abilities.update is None or not unmanaged:
+        return abilities
+    own = abilities.update
+    added = sorted(unmanaged - own.omit - abilities.write_only - set(own.keep))
+    return replace(abilities, update=replace(own, keep=(*own.keep, *added)))
 
 
 # --- the join -------------------------------------------------------------------------------------
@@ -419,7 +429,7 @@ def _updates(
     after = _object(parts)
     payload = after
     if ability.send_all:
-        payload = _payload(desired, ability, omit_empty)
+        payload = _payload(desired, ability, omit_empty, desired.unmanaged)
     con.execute(
         f"INSERT INTO {table} SELECT c.rid * 4 + 1, 'update', c.rid, c._row, c._key, c.id, "
         f"list_sort({edits}), d.needs, {before}, {after}, {payload} "
@@ -528,11 +538,16 @@ def _select(
                   "'left out by --only or --limit'", None)  # fmt: skip
 
 
-def _payload(desired: Desired, ability: Ability, omit_empty: Sequence[str]) -> str:
+def _payload(
+    desired: Desired,
+    ability: Ability,
+    omit_empty: Sequence[str],
+    unmanaged: frozenset[str] = frozenset(),
+) -> str:
     """SQL of the JSON object to send: all fields that the call takes, and what it must keep."""
     parts: dict[str, tuple[str, str]] = {}
     for index, (key, column) in enumerate(desired.payload.items()):
-        if key in ability.omit:
+        if key in ability.omit or key in unmanaged:
             continue
         condition = "true"
         if key in omit_empty:

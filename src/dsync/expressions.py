@@ -185,10 +185,17 @@ class Trace:
     rows make together from the first of them, when all of it is of one column"""
     is_ordered: bool
     """whether the query itself says in which order its rows come"""
+    absent: frozenset[str] = frozenset()
+    """columns of the result, in lower case, that are made of nothing but missing columns"""
 
 
-def trace_query(sql: str, *, headers: Mapping[str, str]) -> Trace:
-    """Where the columns of a query come from. `headers` are those of its first table, by name."""
+def trace_query(
+    sql: str, *, headers: Mapping[str, str], columns: Mapping[str, Sequence[str]] | None = None
+) -> Trace:
+    """Where the columns of a query come from. `headers` are those of its first table, by name.
+
+    `columns` are those of all tables that are there.
+    """
     tree = _parse(sql)
     first = _first_table(tree)
     ordered = tree.args.get("order") is not None
@@ -228,7 +235,34 @@ def trace_query(sql: str, *, headers: Mapping[str, str]) -> Trace:
         key, alias = table.name.lower(), (table.alias or table.name).lower()
         joined[key] = joined.get(key, frozenset()) | frozenset(wanted.get(alias, ()))
     reads = frozenset(of_first(tree))
-    return Trace(reads=reads, joined=joined, cells=cells, is_ordered=ordered)
+    return Trace(
+        reads=reads,
+        joined=joined,
+        cells=cells,
+        is_ordered=ordered,
+        absent=_absent(tree, columns or {}),
+    )
+
+
+def _absent(tree: exp.Select, columns: Mapping[str, Sequence[str]]) -> frozenset[str]:
+    """Columns of the result that are made of nothing but columns that their tables lack."""
+    have = {key.lower(): {one.lower() for one in names} for key, names in columns.items()}
+    tables = {
+        (t.alias or t.name).lower(): have[t.name.lower()]
+        for t in tree.find_all(exp.Table)
+        if t.name.lower() in have
+    }
+    only = next(iter(tables.values())) if len(tables) == 1 else None
+    parameters = _lambda_parameters(tree)
+
+    def lacks(column: exp.Column) -> bool:
+        if not column.table:
+            return only is not None and column.name.lower() not in {*only, *parameters}
+        table = tables.get(column.table.lower())
+        return table is not None and column.name.lower() not in table
+
+    made = {one.alias_or_name.lower(): list(one.find_all(exp.Column)) for one in tree.expressions}
+    return frozenset(key for key, read in made.items() if read and all(map(lacks, read)))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

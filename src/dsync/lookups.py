@@ -244,7 +244,9 @@ def used_field(entry: Resolve) -> str | None:
 
 def missing_message(key: str, entry: Resolve, alias: str) -> str:
     """SQL of what a lookup did not find; `alias` is the relation of `resolve`."""
-    return (
-        f"{literal(f'{key}: not found in {entry.from_}: ')} || "
-        f"array_to_string({alias}.{name('_missing_' + key)}, ', ')"
-    )
+    return f"{literal(f'{key}: not found in {entry.from_}: ')} || {missing_names(key, alias)}"
+
+
+def missing_names(key: str, alias: str) -> str:
+    """SQL of the names that a lookup did not find, joined."""
+    return f"array_to_string({alias}.{name('_missing_' + key)}, ', ')"

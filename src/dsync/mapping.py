@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from dsync import findings, transforms
 from dsync.errors import Faults, Invalid
 from dsync.sql import count, describe, literal, name
-from dsync.templates import constant, template
+from dsync.templates import constant, fields_of, template
 from dsync.transforms import Column
 
 if TYPE_CHECKING:
@@ -41,6 +41,8 @@ class Mapped:
     rows: int
     unread: int = 0
     """rows of which nothing is known, not even whether they were wanted"""
+    absent: frozenset[str] = frozenset()
+    """fields made of nothing but optional columns that the source does not have"""
 
 
 def map_rows(
@@ -75,6 +77,23 @@ class Created:
     layers: _Layers
     row: str | None
     trace: expressions.Trace | None
+    strays: Sequence[_Strays] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Strays:
+    """The table `_row, parts, near` of rows that belong to nothing.
+
+    `near` are the rows of the first sheet that share the first column with one.
+    """
+
+    table: str
+    sheet: str
+    severity: str
+    by: tuple[str, ...]
+    """the headers of `sheet`"""
+    near: tuple[int, ...]
+    """all rows of the first sheet that are near to one"""
 
 
 def create(
@@ -88,14 +107,17 @@ def create(
 
     Raises: Invalid when a column is missing, or a query or expression is not allowed.
     """
-    relation, columns, row, trace = _source(con, profile, tables)
-    layers = _map_fields(con, profile, relation, columns)
+    relation, columns, row, trace, strays = _source(con, profile, tables, section)
+    absent = trace.absent if trace is not None else frozenset()
+    layers = _map_fields(con, profile, relation, columns, absent)
     # The order of these rows is that of the calls: the query's own, or that of the source's rows.
     own = may_stream(profile) or (trace is not None and trace.is_ordered)
     order = " ORDER BY _row" if row is not None and not own else ""
     select = layers.select(relation, row)
     con.execute(f"CREATE OR REPLACE TABLE mapped_{section} AS {select}{order}")
-    return Created(profile=profile, section=section, layers=layers, row=row, trace=trace)
+    return Created(
+        profile=profile, section=section, layers=layers, row=row, trace=trace, strays=strays
+    )
 
 
 def note(
@@ -127,9 +149,12 @@ def note(
         source=source,
         headers=headers,
         rows=rows,
+        absent=frozenset(layers.absent),
     )
     if faults:
         _note_faults(con, mapped, faults)
+    for strays in created.strays:
+        _note_strays(con, mapped, tables, strays)
     unread = _note_bad_cells(con, mapped, tables, reads, trace)
     _note_source_findings(con, mapped)
     return replace(mapped, unread=unread)
@@ -139,15 +164,18 @@ def note(
 
 
 def _source(
-    con: duckdb.DuckDBPyConnection, profile: Profile, tables: Mapping[str, SourceTable]
-) -> tuple[str, dict[str, Column], str | None, expressions.Trace | None]:
-    """The rows to map: relation, header -> column, name of the row column, trace of the query."""
+    con: duckdb.DuckDBPyConnection,
+    profile: Profile,
+    tables: Mapping[str, SourceTable],
+    section: int,
+) -> tuple[str, dict[str, Column], str | None, expressions.Trace | None, list[_Strays]]:
+    """The rows to map: relation, header -> column, row column, trace of the query, strays."""
     physical = {
         key: _with_blanks(con, table, profile.source.blank) for key, table in tables.items()
     }
     for wanted in profile.source.required:
         _column(profile, _plain_columns(con, physical[next(iter(tables))]), wanted)
-    trace = None
+    trace, strays = None, []
     if profile.source.query is not None:
         from dsync import expressions  # the parser of SQL is costly to import
 
@@ -156,18 +184,19 @@ def _source(
         for key in tables:
             physical[key], named = _with_aliases(con, physical[key], profile.source.columns)
             headers |= named if key == first else {}
-        bad = sorted({row for row, _ in main.bad_cells})
+        have = {key: list(describe(con, f"FROM {name(on)}")) for key, on in physical.items()}
+        strays = _strays(con, profile, physical, first, section)
+        near = {row for found in strays for row in found.near}
+        bad = sorted({row for row, _ in main.bad_cells} | near)
         select, row = expressions.check_query(
             profile.source.query,
             tables=physical,
-            columns={
-                key: list(describe(con, f"FROM {name(table)}")) for key, table in physical.items()
-            },
+            columns=have,
             optional=profile.source.optional,
             may_lack=profile.source.xlsx.sheets if profile.source.xlsx else (),
             mark=bad,
         )
-        trace = expressions.trace_query(profile.source.query, headers=headers)
+        trace = expressions.trace_query(profile.source.query, headers=headers, columns=have)
         relation = "source_query"
         con.execute(f"CREATE OR REPLACE TEMP VIEW {relation} AS {select}")
         described = describe(con, f"FROM {relation}")
@@ -175,6 +204,12 @@ def _source(
             con.execute(
                 f"CREATE OR REPLACE TEMP TABLE {_MARKED} AS SELECT DISTINCT "
                 f"{name(row or '')} AS made, unnest({_MARKED}) AS row FROM {relation}"
+            )
+        elif near:
+            raise Invalid(
+                "the query does not tell which rows the strays belong to",
+                code="DS-SQL-ROW",
+                hint="take DISTINCT and set operations out of the query",
             )
         elif lost := sorted(cell for cell in main.bad_cells if cell[1] in trace.reads):
             raise Invalid(
@@ -194,7 +229,50 @@ def _source(
         for header, type_ in described.items()
         if header != row
     }
-    return relation, columns, row, trace
+    return relation, columns, row, trace, strays
+
+
+def _strays(
+    con: duckdb.DuckDBPyConnection,
+    profile: Profile,
+    physical: Mapping[str, str],
+    first: str,
+    section: int,
+) -> list[_Strays]:
+    """Rows of further sheets that belong to no row of the first one, as `source.strays` says."""
+    found = []
+    keys = {key.lower(): key for key in physical}
+    for number, entry in enumerate(profile.source.strays):
+        sheet = keys.get(entry.sheet.lower())
+        if sheet is None:
+            continue
+        mine, theirs = ([_column(profile, _plain_columns(con, physical[key]), by) or by
+                         for by in entry.by] for key in (first, sheet))  # fmt: skip
+        parts = [f"coalesce(trim(x.{name(header)}::VARCHAR), '')" for header in theirs]
+        same = " AND ".join(
+            f"trim(m.{name(header)}::VARCHAR) = {part}"
+            for header, part in zip(mine, parts, strict=True)
+        )
+        table = f"strays_{section}_{number}"
+        con.execute(
+            f"CREATE OR REPLACE TEMP TABLE {table} AS SELECT x._row, x.parts, n.near FROM "
+            f"(SELECT x._row, [{', '.join(parts)}] AS parts FROM {name(physical[sheet])} x "
+            f"ANTI JOIN {name(physical[first])} m ON {same}) x LEFT JOIN "
+            f"(SELECT trim(m.{name(mine[0])}::VARCHAR) AS part, list(m._row) AS near "
+            f"FROM {name(physical[first])} m GROUP BY ALL) n ON n.part = x.parts[1]"
+        )
+        if count(con, f"FROM {table}"):
+            near = con.execute(f"SELECT DISTINCT unnest(near) FROM {table}").fetchall()
+            found.append(
+                _Strays(
+                    table=table,
+                    sheet=sheet,
+                    severity=entry.severity,
+                    by=tuple(theirs),
+                    near=tuple(sorted(row for (row,) in near)),
+                )
+            )
+    return found
 
 
 _MARKED = "_marked"
@@ -304,6 +382,7 @@ class _Layers:
     def __init__(self) -> None:
         self.fields: dict[str, Column] = {}
         self.headers: dict[str, str] = {}
+        self.absent: set[str] = set()
         self.reads: set[str] = set()
         self.faults: list[_Fault] = []
         self._layers: list[dict[str, str]] = [{}]
@@ -349,12 +428,14 @@ def _map_fields(
     profile: Profile,
     relation: str,
     columns: Mapping[str, Column],
+    absent: Collection[str],
 ) -> _Layers:
     layers = _Layers()
+    lost = {header for header in columns if header.lower() in absent}
     wrong: list[Invalid] = []
     for key, mapping in profile.mapping.items():
         try:
-            column = _start(con, profile, relation, columns, layers, key, mapping)
+            column = _start(con, profile, relation, columns, layers, key, mapping, lost)
             layers.fields[key] = chain(column, mapping.transform, key, layers)
         except Invalid as fault:
             fault.where = fault.where or f"mapping.{key}"
@@ -375,10 +456,13 @@ def _start(
     layers: _Layers,
     key: str,
     mapping: Mapping_,
+    lost: Collection[str],
 ) -> Column:
-    """The column before its transforms, held."""
+    """The column before its transforms, held; `lost` columns are only there as blanks."""
     if mapping.col is not None:
         header = _column(profile, columns, mapping.col, optional=mapping.optional)
+        if header is None or header in lost:
+            layers.absent.add(key)
         if header is None:
             return layers.hold(Column("NULL::VARCHAR"))
         layers.headers[key] = header
@@ -388,9 +472,15 @@ def _start(
         from dsync import expressions
 
         sql = expressions.check_expression(mapping.sql, columns=list(columns))
-        layers.reads |= {header for header in columns if name(header) in sql}
+        read = {header for header in columns if name(header) in sql}
+        layers.reads |= read
+        if read and read.issubset(lost):
+            layers.absent.add(key)
         type_ = describe(con, f"SELECT {sql} AS x FROM {relation} s")["x"]
         return layers.hold(Column(f"({sql})", type_))
+    parts = fields_of(mapping.expr or "") or list((mapping.zip or {}).values())
+    if parts and layers.absent.issuperset(parts):
+        layers.absent.add(key)
     if mapping.expr is not None:
         text = Column(template(mapping.expr, layers.fields))
         return layers.hold(text, after=_held(text))
@@ -530,6 +620,49 @@ def _note_bad_cells(
                 findings.add(con, mapped.section, severity="warn", code=code, message=text,
                              place=table.place(row, header))  # fmt: skip
     return len(lost)
+
+
+def _note_strays(
+    con: duckdb.DuckDBPyConnection,
+    mapped: Mapped,
+    tables: Mapping[str, SourceTable],
+    strays: _Strays,
+) -> None:
+    """Each stray row is told at its cell; a row that shares its first column is withheld by it."""
+    table = tables[strays.sheet]
+    main = mapped.source.sheet or "the source"
+    said = " || ".join(
+        f"{literal((' and ' if index else '') + header + ' ')} || "
+        f"CASE WHEN x.parts[{index + 1}] = '' THEN '(blank)' ELSE x.parts[{index + 1}] END"
+        for index, header in enumerate(strays.by)
+    )
+    message = f"{literal(f'belongs to no row of {main}: ')} || {said}"
+    hint = f"correct the row, or give {main} the row that it belongs to"
+    at = table.place(None)
+    # What differs is the last part, where the first is known; else the first.
+    letters = [table.place(1, header).cell or "" for header in strays.by]
+    cell = (
+        f"CASE WHEN x.near IS NOT NULL THEN {literal(letters[-1].rstrip('1'))} "
+        f"ELSE {literal(letters[0].rstrip('1'))} END || x._row"
+    )
+    place = (
+        f"{{'file': {literal(at.file)}, 'sheet': {literal(at.sheet)}, 'row': x._row, "
+        f"'cell': {cell}}}"
+    )
+    code = literal("DS-ROW-STRAY")
+    made = "SELECT NULL::BIGINT AS rid, NULL::BIGINT AS stray WHERE false"
+    if strays.near:
+        made = (
+            f"SELECT DISTINCT t.rowid AS rid, n.stray FROM {mapped.table} t "
+            f"JOIN {_MARKED} k ON k.made = {mapped.row} "
+            f"JOIN (SELECT _row AS stray, unnest(near) AS row FROM {strays.table}) n "
+            "ON n.row = k.row"
+        )
+    con.execute(
+        f"INSERT INTO findings SELECT {mapped.section}, {literal(strays.severity)}, {code}, "
+        f"{message}, NULL, g.rid, NULL, {place}, {literal(hint)} FROM {strays.table} x "
+        f"LEFT JOIN ({made}) g ON g.stray = x._row ORDER BY x._row, g.rid"
+    )
 
 
 def _note_source_findings(con: duckdb.DuckDBPyConnection, mapped: Mapped) -> None:

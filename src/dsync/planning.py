@@ -72,6 +72,8 @@ class Job:
     principal: str = ""
     """who we are to the API, as a digest"""
     scopes: tuple[Scope, ...]
+    some_scopes: bool = False
+    """only some were asked for, so that there may be none of this profile"""
     rows: Path | None = None
     """a file that takes the place of the profile's source"""
     base: Path
@@ -554,6 +556,8 @@ class _Work:
         """Plan one profile, whose rows are mapped, in all its scopes."""
         from dsync.operations import Section
 
+        if not job.scopes and not job.some_scopes and mapped.rows:
+            self._nowhere(job, mapped, level)
         todo = []
         for scope in job.scopes:
             number = next(self.numbers)
@@ -578,6 +582,43 @@ class _Work:
             if measures is not None:
                 self.guards.append(measures)
                 self.made[(job.connection, job.resource, scope.name)] = section
+
+    def _nowhere(self, job: Job, mapped: Mapped, level: int) -> None:
+        """Say that there is no place for the rows."""
+        from dsync import findings
+        from dsync.operations import Section
+
+        own = job.profile.profile
+        section = Section(
+            number=next(self.numbers),
+            profile=job.profile.name,
+            system=job.system.system.system,
+            resource=job.resource,
+            scope="",
+            level=level,
+            changes=None,
+        )
+        findings.add(
+            self.con,
+            section.number,
+            severity="warn",
+            code="DS-SCOPE-NONE",
+            message=f"no node of the tenant gets {own.element or own.resource}: its {mapped.rows} "
+            "rows go nowhere",
+            hint="defaults.target in the tenants file names the roles that get it, and `siems` "
+            "the nodes of each role",
+            place=mapped.source.place(None),
+        )
+        self.sections.append(section)
+        self.tallies.append(
+            Tally(
+                profile=section.profile,
+                system=section.system,
+                resource=section.resource,
+                scope="",
+                warn=1,
+            )
+        )
 
     def _in_scope(
         self, job: Job, mapped: Mapped, scope: Scope, section: Section
@@ -800,7 +841,7 @@ def _inventory(
 def _by_scope(jobs: Sequence[Job], sections: Sequence[Section]) -> list[Section]:
     """Sections ordered by scope, then as the jobs were planned."""
     scopes = list(dict.fromkeys(scope.name for job in jobs for scope in job.scopes))
-    return sorted(sections, key=lambda section: scopes.index(section.scope))
+    return sorted(sections, key=lambda one: (*scopes, "").index(one.scope))
 
 
 def _unique(groups: Iterable[Iterable[Scope]]) -> list[Scope]:

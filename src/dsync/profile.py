@@ -105,6 +105,19 @@ class ParquetSource(Model):
     path: str | None = None
 
 
+class Stray(Model):
+    """Rows of a further sheet must belong to a row of the first one.
+
+    They do when the first sheet has a row with the same texts in the columns `by`. One that does
+    not is a finding at its cell; rows of the first sheet that share the first of these columns are
+    withheld with it, so that nothing is written without what was meant for it.
+    """
+
+    sheet: str
+    by: list[str] = Field(min_length=1)
+    severity: Severity = "error"
+
+
 class SqlSource(Model):
     """The result of one SELECT, asked of a database: a `file` in `sql/`, or the `statement` itself.
 
@@ -157,6 +170,7 @@ class Source(Model):
     complete: bool = Field(
         True, description="false: the rows are a part of what there is; then nothing is deleted"
     )
+    strays: list[Stray] = Field([], description="further sheets whose rows a query must not lose")
 
 
 class Step(Model):
@@ -1106,6 +1120,12 @@ class _Judge:
                     "DS-PROFILE-004",
                     "add `field`",
                 )
+            yield from self.references(
+                check.message or "",
+                [*self.fields, *(("missing",) if check.type.startswith("must_exist") else ())],
+                (*way, "message"),
+                "of the mapping or of a lookup",
+            )
             if check.field is not None and check.field not in self.fields:
                 yield self.fault(
                     (*way, "field"),

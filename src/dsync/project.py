@@ -446,6 +446,7 @@ def job(project: Project, ask: Ask, target: Target, *, scopes: tuple[Scope, ...]
         base_url=target.connection.base_url,
         principal=principal(target),
         scopes=scopes,
+        some_scopes=bool(ask.nodes),
         base=project.root,
         nodes=_nodes(project, ask, target),
     )
