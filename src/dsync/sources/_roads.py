@@ -363,26 +363,30 @@ def _psycopg(asked: Asked) -> Iterator[Rows]:
     except psycopg.Error as error:
         raise _unreached(database, _host(settings), str(error)) from None
     try:
-        with _translated(psycopg.Error, told):
-            # A cursor of the server's: else all rows would lie here at once.
-            cursor = psycopg.RawServerCursor(con, "dsync")
+        # A cursor of the server's: else all rows would lie here at once.
+        cursor = psycopg.RawServerCursor(con, "dsync")
+        with _translated(psycopg.Error, told), cursor:
             cursor.itersize = BATCH_ROWS
             text = asked.statement.text(lambda name: f"${order.index(name) + 1}")
             cursor.execute(text, [asked.params[name] for name in order])
+            described = cursor.description or ()
             yield Cells(
-                names=tuple(column.name for column in cursor.description or ()),
+                names=tuple(column.name for column in described),
                 batches=_batches(cursor),
-                declared=tuple(
-                    f"DECIMAL({column.precision},{column.scale})"
-                    if column.type_code == _NUMERIC_OID and column.precision
-                    else ""
-                    for column in cursor.description or ()
-                ),
+                declared=tuple(_oid_type(column) for column in described),
             )
     finally:
         con.close()
 
 
+def _oid_type(column: Any) -> str:
+    if column.type_code == _NUMERIC_OID:
+        return f"DECIMAL({column.precision},{column.scale})" if column.precision else ""
+    return _OIDS.get(column.type_code, "")
+
+
+_OIDS = {16: "BOOLEAN", 20: "BIGINT", 21: "BIGINT", 23: "BIGINT", 700: "DOUBLE", 701: "DOUBLE",
+         1082: "DATE", 1114: "TIMESTAMP"}  # fmt: skip
 _NUMERIC_OID = 1700
 
 
@@ -435,6 +439,8 @@ def _mssql(asked: Asked) -> Iterator[Rows]:
         con.close()
 
 
+_READ_ONLY = frozenset(["oracle", "mysql", "mariadb", "postgresql"])
+"""kinds that know `SET TRANSACTION READ ONLY`"""
 _DRIVERS = {"oracle": ("oracledb", "oracle"), "mysql": ("pymysql", "mysql"),
             "mariadb": ("pymysql", "mysql"), "postgresql": ("psycopg", "postgres"),
             "mssql": ("pymssql", "mssql")}  # fmt: skip
@@ -482,9 +488,11 @@ def _sqlalchemy(asked: Asked) -> Iterator[Rows]:
         raise _unreached(database, (address.host, address.port or 0), cause) from None
     try:
         with _translated(sa.exc.SQLAlchemyError, told):
+            if address.kind in _READ_ONLY:
+                con.exec_driver_sql("SET TRANSACTION READ ONLY")
             # In SQLAlchemy's text a colon begins a parameter, save behind a backslash.
             parts = [
-                f":{part}" if index % 2 else part.replace("\\", "\\\\").replace(":", "\\:")
+                f":{part}" if index % 2 else part.replace(":", "\\:")
                 for index, part in enumerate(asked.statement.parts)
             ]
             params = {name: asked.params[name] for name in asked.statement.names}

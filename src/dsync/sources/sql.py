@@ -387,6 +387,7 @@ class _Seen:
         self.kinds: set[type] = set()
         self.scale = 0
         self.whole = 0
+        self.least = 0
         self.largest = 0
 
     def texts(self, cells: Sequence[Any], name: str, question: Question) -> list[str | None]:
@@ -398,7 +399,8 @@ class _Seen:
         self.kinds |= kinds
         if int in kinds:
             numbers = [cell for cell in cells if type(cell) is int]
-            self.largest = max(self.largest, max(numbers), -min(numbers))
+            self.least = min(self.least, *numbers)
+            self.largest = max(self.largest, *numbers)
         if decimal.Decimal in kinds:
             for cell in cells:
                 if type(cell) is decimal.Decimal and cell.is_finite():
@@ -427,11 +429,12 @@ class _Seen:
         if kinds <= {int, bool}:
             if bool in kinds:
                 return "VARCHAR"
-            return "BIGINT" if self.largest < 1 << 63 else "DECIMAL(38, 0)"
-        if kinds <= {int, float} and self.largest < _EXACT:
+            fits = self.least >= -(1 << 63) and self.largest < 1 << 63
+            return "BIGINT" if fits else "DECIMAL(38, 0)"
+        if kinds <= {int, float} and self.least > -_EXACT and self.largest < _EXACT:
             return "DOUBLE"
         if kinds <= {int, decimal.Decimal}:
-            whole = max(self.whole, len(str(self.largest)))
+            whole = max(self.whole, len(str(self.largest)), len(str(-self.least)))
             return f"DECIMAL(38, {self.scale})" if whole + self.scale <= 38 else "VARCHAR"
         if kinds == {dt.date}:
             return "DATE"
@@ -446,12 +449,12 @@ _DECIMAL = re.compile(r"(?:DECIMAL|NUMERIC|NUMBER)\s*\(\s*(\d+)\s*,\s*(\d+)\s*\)
 def _declared_type(declared: str, kinds: set[type]) -> str:
     """The type that a column is declared with, if its values may be of it; else empty."""
     word = declared.upper().strip()
-    if kinds <= {str}:
-        if word.startswith(("DATETIME", "TIMESTAMP", "SMALLDATETIME")):
-            return "TIMESTAMP"
-        if word == "DATE":
-            return "DATE"
-    if word in ("BIT", "BOOLEAN", "BOOL") and kinds <= {int}:
+    timed = word.startswith(("DATETIME", "TIMESTAMP", "SMALLDATETIME"))
+    if timed and (kinds <= {str} or kinds <= {dt.datetime}):
+        return "TIMESTAMP"
+    if word == "DATE" and (kinds <= {str} or kinds <= {dt.date}):
+        return "DATE"
+    if word in ("BIT", "BOOLEAN", "BOOL") and (kinds <= {int} or kinds <= {bool}):
         return "BOOLEAN"
     if (found := _DECIMAL.fullmatch(word)) and kinds <= {int, float, decimal.Decimal}:
         precision, scale = int(found[1]), int(found[2])
@@ -546,7 +549,8 @@ def _bad_cells(
         if not cast.expects:
             continue
         raw = f"c{index}"
-        where = f"{raw} IS NOT NULL AND lower({raw}::VARCHAR) <> 'nan' AND ({cast.sql}) IS NULL"
+        said = f"lower(trim({raw}::VARCHAR)) NOT IN ('', 'nan')"
+        where = f"{raw} IS NOT NULL AND {said} AND ({cast.sql}) IS NULL"
         rows = run(
             con,
             f"SELECT rowid + 1, left({raw}::VARCHAR, 60) FROM raw WHERE {where} "

