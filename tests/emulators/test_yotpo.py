@@ -336,7 +336,7 @@ def test_the_same_customers_every_time(yotpo: Emulator, client: Client) -> None:
     """Customers follow from their number and the seed; a version changes the points of a tenth."""
     view = View(loyalty=True, properties=True)
     page = client("GET", f"{CUSTOMERS}?{EVERYTHING}").body
-    assert [json.loads(People().text(n, view)) for n in range(1, 101)] == json.loads(page)[
+    assert [json.loads(People().record(n, view)) for n in range(1, 101)] == json.loads(page)[
         "customers"
     ]
     before = listed(client, EVERYTHING)

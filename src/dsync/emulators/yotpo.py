@@ -255,38 +255,38 @@ class App:
             return self._page(what, [], cursor.following(again=True))
         total = self._total() if what == "customers" else self._switches.count(what)
         size = cursor.limit // 2 if lie == "short_page" else cursor.limit
-        texts, end = self._records(cursor, size, total)
+        records, end = self._records(cursor, size, total)
         following: Cursor | None = cursor.following(after=end)
         if lie == "loop_cursor":
             following = cursor
         elif lie == "repeat_page":
             following = cursor.following(again=True)
-        elif not texts or (end >= total and not self._switches.flag("extra_page")):
+        elif not records or (end >= total and not self._switches.flag("extra_page")):
             following = None
-        if not texts and self._switches.text("no_results") == "400":
+        if not records and self._switches.text("no_results") == "400":
             raise _Refused(400, _NO_RESULTS)
-        answer = self._page(what, texts, following)
+        answer = self._page(what, records, following)
         if lie == "truncated":
             answer.body = answer.body[: len(answer.body) // 2]
         return answer
 
-    def _records(self, cursor: Cursor, size: int, total: int) -> tuple[list[str], int]:
+    def _records(self, cursor: Cursor, size: int, total: int) -> tuple[list[bytes], int]:
         """The records of a page, and how many the listing has passed after it."""
         end = min(cursor.after + size, total)
         if cursor.what != "customers":
             make, least = MAKERS[cursor.what], cursor.filters.get("order_date_min", "")
             values = [make(number) for number in range(cursor.after + 1, end + 1)]
             chosen = [one for one in values if str(one.get("order_date", "~")) >= least]
-            return [encode(one).decode() for one in chosen], end
+            return [encode(one) for one in chosen], end
         if cursor.filters:
             numbers = self._matching(cursor.filters)
             end = total
         elif self._gone or self._changed or self._hidden or end > self._generated():
             numbers = [one for one in range(cursor.after + 1, end + 1) if self._there(one)]
         else:
-            text, view = self._people.text, cursor.view
-            return [text(number, view) for number in range(cursor.after + 1, end + 1)], end
-        return [self._text(number, cursor.view) for number in numbers], end
+            record, view = self._people.record, cursor.view
+            return [record(number, view) for number in range(cursor.after + 1, end + 1)], end
+        return [self._record(number, cursor.view) for number in numbers], end
 
     def _cursor(self, what: str, query: dict[str, str]) -> Cursor:
         """Raises: _Refused for a cursor that is not one of ours, or parameters it does not bear."""
@@ -322,14 +322,12 @@ class App:
         self._lies += 1
         return lie
 
-    def _page(self, what: str, texts: list[str], following: Cursor | None) -> Answer:
-        body = f'{{"{what}":[{",".join(texts)}]'
-        last = self._switches.text("last_next")
+    def _page(self, what: str, records: list[bytes], following: Cursor | None) -> Answer:
+        end = _LAST[self._switches.text("last_next")]
         if following:
-            body += f',"pagination":{{"next_page_info":"{following.text()}"}}'
-        else:
-            body += _LAST[last]
-        return Answer(body=f"{body}}}".encode())
+            end = f',"pagination":{{"next_page_info":"{following.text()}"}}'
+        body = b",".join(records)
+        return Answer(body=b'{"%b":[%b]%b}' % (what.encode(), body, end.encode()))
 
     # ---- customers -------------------------------------------------------------------------------
 
@@ -343,14 +341,14 @@ class App:
         added = number - self._generated() - 1
         return number not in self._gone if added < 0 else self._added[added] is not None
 
-    def _text(self, number: int, view: View) -> str:
+    def _record(self, number: int, view: View) -> bytes:
         added = number - self._generated() - 1
         value = self._added[added] if added >= 0 else self._changed.get(number)
         if value is None:
-            return self._people.text(number, view)
+            return self._people.record(number, view)
         shown = {"loyalty": view.loyalty, "yotpo_ugc": view.reviews}
         shown["custom_properties"] = view.properties
-        return encode({key: item for key, item in value.items() if shown.get(key, True)}).decode()
+        return encode({key: item for key, item in value.items() if shown.get(key, True)})
 
     def _identities(self) -> list[str | None]:
         numbers = filter(self._there, range(1, self._generated() + 1))
@@ -386,7 +384,7 @@ class App:
 
     def _value(self, number: int) -> Value:
         full = View(loyalty=True, reviews=True, properties=True)
-        value: Value = json.loads(self._text(number, full))
+        value: Value = json.loads(self._record(number, full))
         return value
 
     def _number(self, customer: Value) -> int | None:

@@ -1,14 +1,15 @@
 """The invented customers of the Yotpo emulator: each one follows from its number, none is kept.
 
-A customer is written straight as JSON text, from a template and from pools of text that are JSON
-already: a page of a hundred costs well below a millisecond, however many customers there are.
+A customer is written straight as JSON, from templates and from pools of text that are JSON already;
+all after the name is one of a few thousand pieces. So a page of a hundred costs a fraction of a
+millisecond, however many customers there are.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
 __all__ = ["People", "View", "customer_number"]
@@ -45,6 +46,9 @@ class People:
     big_bytes: int = 5_000_000
     version: int = 0
     changed_every: int = 10
+    _tails: dict[tuple[int, View, bool, bool, int, bool], bytes] = field(
+        default_factory=dict, init=False, repr=False, compare=False
+    )
 
     def identity(self, number: int) -> str | None:
         """What tells this customer from others: external id, else e-mail in lower case, or None."""
@@ -72,88 +76,53 @@ class People:
             return None
         return _phone(owner)
 
-    def text(self, number: int, view: View) -> str:
+    def record(self, number: int, view: View) -> bytes:
         """The JSON of one customer."""
         if _strikes(self.without_identity_every, number):
-            return _NOBODY % (self._first_name(number), self._tail(number, view, member=False))
+            head = _NOBODY % self._first_name(number)
+            return head.encode() + self._tail(number, view, member=False, known=False)
         owner = self._owner(number)
         if _strikes(self.without_id_every, owner):
-            tail = self._tail(number, view, member=False)
-            return _REVIEWER % (self._email(owner), self._first_name(number), tail)
-        chance = self._chance(number)
-        plain = _CUSTOMER % (
-            owner,
-            self._email(owner),
-            _phone(owner),
-            self._first_name(number),
-            self._last_name(number),
-            _GENDERS[chance >> 8 & 7],
-            _MOMENTS[chance >> 11 & 1023],
-            _MOMENTS[(chance >> 11 & 1023) + 1 + (chance >> 21 & 255)],
-            _STATUS[chance >> 29 & 7],
-            _LANGUAGES[chance >> 32 & 7],
-            _TAGS[chance >> 35 & 7],
-            1 + (chance >> 38 & 63),
-            _STREETS[chance >> 38 & 7],
-            _PLACES[chance >> 41 & 7],
-            _FLAGS[chance >> 44 & 1],
-            _FLAGS[chance >> 45 & 1],
-            _CONSENTS[chance >> 46 & 3],
-            _LOCAL_MOMENTS[chance >> 11 & 1023],
-            _CONSENTS[chance >> 48 & 3],
-            _LOCAL_MOMENTS[chance >> 11 & 1023],
-        )
+            head = _REVIEWER % (self._email(owner), self._first_name(number))
+            return head.encode() + self._tail(number, view, member=False, known=False)
+        first, last = self._first_name(number), self._last_name(number)
+        head = _CUSTOMER % (owner, self._email(owner), _phone(owner), first, last)
         member = not _strikes(self.without_loyalty_every, number)
-        return plain + self._tail(number, view, member=member, length=len(plain))
+        return head.encode() + self._tail(number, view, member=member, known=True)
 
-    def _tail(self, number: int, view: View, *, member: bool, length: int = 400) -> str:
-        """What a listing shows only when it is asked for, and the closing brace."""
-        tail = ""
-        if view.reviews:
-            tail += _REVIEWS % (number % 40, 1 + number % 5, number % 5, 1 + number % 5)
-        if view.loyalty:
-            tail += self._loyalty(number) if member else ',"loyalty":null'
-        if view.properties:
-            tail += ',"custom_properties":{'
-            tail += self._properties(number, self.record_bytes - length - len(tail) - 30)
-            tail += "}"
-        return tail + "}"
-
-    def _loyalty(self, number: int) -> str:
-        chance = self._chance(number)
-        points = chance >> 40 & 4095
-        if self.version and _strikes(self.changed_every, number):
-            points += self.version
-        earned = points + (chance >> 20 & 8191)
-        return _LOYALTY % (
-            points,
-            earned,
-            _TIERS[chance >> 33 & 7],
-            _DATES[chance >> 10 & 1023],
-            _DATES[(chance >> 10 & 1023) + 200],
-            chance >> 36 & 63,
-            chance >> 12 & 7,
-            earned - points,
-            chance >> 15 & 3,
-            chance >> 17 & 7,
-            _FLAGS[chance >> 50 & 1],
-            _ANY_DATES[chance >> 20 & 1023],
-            _LOCAL_MOMENTS[(chance >> 20 & 1023) + 100],
-        )
-
-    def _properties(self, number: int, room: int) -> str:
-        texts = f'"shoe_size":"{34 + number % 14}","favourite_store":{_STORES[number & 7]}'
-        if _strikes(self.odd_texts_every, number):
-            texts += _ODD_PROPERTIES
+    def _tail(self, number: int, view: View, *, member: bool, known: bool) -> bytes:
+        """What follows the name: one of a few thousand, so that a million are quickly written."""
+        kind = self._chance(number) % _KINDS
+        changed = self.version if _strikes(self.changed_every, number) else 0
+        odd = _strikes(self.odd_texts_every, number)
         if number in self.big_records:
-            return f'{texts},"notes":"{(_PROSE * (self.big_bytes // len(_PROSE) + 1))}"'
-        room -= len(texts)
-        if room <= 0:
-            return texts
-        start = number * 37 % _PROSE_TURN
-        if room <= len(_PROSE) - start:
-            return f'{texts},"notes":"{_PROSE[start : start + room]}"'
-        return f'{texts},"notes":"{(_PROSE * (room // len(_PROSE) + 1))[:room]}"'
+            notes = _PROSE * (self.big_bytes // len(_PROSE) + 1)
+            return self._made(kind, view, member, known, changed, odd, notes).encode()
+        key = (kind, view, member, known, changed, odd)
+        tail = self._tails.get(key)
+        if tail is None:
+            tail = self._tails[key] = self._made(*key, notes="").encode()
+        return tail
+
+    def _made(
+        self, kind: int, view: View, member: bool, known: bool, changed: int, odd: bool, notes: str
+    ) -> str:
+        chance = self._chance(kind)
+        tail = _plain(chance) if known else ',"tags":null,"address":null'
+        if view.reviews:
+            tail += _REVIEWS % (kind % 40, 1 + kind % 5, kind % 5, 1 + kind % 5)
+        if view.loyalty:
+            tail += _loyalty(chance, changed) if member else ',"loyalty":null'
+        if view.properties:
+            texts = f'"shoe_size":"{34 + kind % 14}","favourite_store":{_STORES[kind & 7]}'
+            texts += _ODD_PROPERTIES if odd else ""
+            room = self.record_bytes - _NAMED_BYTES - len(tail) - len(texts)
+            if not notes and room > 0:
+                start = kind * 37 % len(_PROSE)
+                notes = (_PROSE * (room // len(_PROSE) + 2))[start : start + room]
+            texts += f',"notes":"{notes}"' if notes else ""
+            tail += f',"custom_properties":{{{texts}}}'
+        return tail + "}"
 
     def _owner(self, number: int) -> int:
         # One in a row at most is a duplicate, so its owner is never one.
@@ -199,6 +168,46 @@ def customer_number(text: str) -> int | None:
     if text.lower().endswith("@example.test"):
         digits = text.partition("@")[0].rpartition(".")[2]
     return int(digits) if digits.isdecimal() and len(digits) < 12 else None
+
+
+def _plain(chance: int) -> str:
+    return _PLAIN % (
+        _GENDERS[chance >> 8 & 7],
+        _MOMENTS[chance >> 11 & 1023],
+        _MOMENTS[(chance >> 11 & 1023) + 1 + (chance >> 21 & 255)],
+        _STATUS[chance >> 29 & 7],
+        _LANGUAGES[chance >> 32 & 7],
+        _TAGS[chance >> 35 & 7],
+        1 + (chance >> 38 & 63),
+        _STREETS[chance >> 38 & 7],
+        _PLACES[chance >> 41 & 7],
+        _FLAGS[chance >> 44 & 1],
+        _FLAGS[chance >> 45 & 1],
+        _CONSENTS[chance >> 46 & 3],
+        _LOCAL_MOMENTS[chance >> 11 & 1023],
+        _CONSENTS[chance >> 48 & 3],
+        _LOCAL_MOMENTS[chance >> 11 & 1023],
+    )
+
+
+def _loyalty(chance: int, more: int) -> str:
+    points = (chance >> 40 & 4095) + more
+    spent = chance >> 20 & 8191
+    return _LOYALTY % (
+        points,
+        points + spent,
+        _TIERS[chance >> 33 & 7],
+        _DATES[chance >> 10 & 1023],
+        _DATES[(chance >> 10 & 1023) + 200],
+        chance >> 36 & 63,
+        chance >> 12 & 7,
+        spent,
+        chance >> 15 & 3,
+        chance >> 17 & 7,
+        _FLAGS[chance >> 50 & 1],
+        _ANY_DATES[chance >> 20 & 1023],
+        _LOCAL_MOMENTS[(chance >> 20 & 1023) + 100],
+    )
 
 
 def _strikes(every: int, number: int) -> bool:
@@ -285,26 +294,24 @@ _PROSE = (
     "the catalogue twice a year and no more, speaks two languages, comes by bicycle when it does "
     "not rain, found the size chart hard to read, was pleased with the gift wrapping in December. "
 )
-_PROSE = _PROSE * 6
-_PROSE_TURN = len(_PROSE) // 6
+
+_KINDS = 2048
+_NAMED_BYTES = 220
+"""About so long is what comes before the tail, and the words around the notes."""
 
 # ---- templates ---------------------------------------------------------------------------------
 
 _CUSTOMER = (
-    '{"external_id":"cust-%d","email":"%s","phone_number":"%s","first_name":%s,"last_name":%s,'
-    '"gender":%s,"account_created_at":"%s","account_updated_at":"%s","account_status":%s,%s,'
+    '{"external_id":"cust-%d","email":"%s","phone_number":"%s","first_name":%s,"last_name":%s'
+)
+_REVIEWER = '{"external_id":null,"email":"%s","phone_number":null,"first_name":%s,"last_name":null'
+_NOBODY = '{"external_id":null,"email":null,"phone_number":null,"first_name":%s,"last_name":null'
+_PLAIN = (
+    ',"gender":%s,"account_created_at":"%s","account_updated_at":"%s","account_status":%s,%s,'
     '"tags":%s,"address":{"address1":"%d %s",%s,"phone_number":null},'
     '"accepts_sms_marketing":%s,"accepts_email_marketing":%s,'
     '"channels":{"sms":{"marketing":{"consent":%s,"timestamp":"%s"}},'
     '"email":{"marketing":{"consent":%s,"timestamp":"%s","suppressions":null}}}'
-)
-_REVIEWER = (
-    '{"external_id":null,"email":"%s","phone_number":null,"first_name":%s,"last_name":null,'
-    '"tags":null,"address":null%s'
-)
-_NOBODY = (
-    '{"external_id":null,"email":null,"phone_number":null,"first_name":%s,"last_name":null,'
-    '"tags":null,"address":null%s'
 )
 _LOYALTY = (
     ',"loyalty":{"points_balance":%d,"points_earned":%d,"vip_tier_name":%s,"vip_entry_date":"%s",'
