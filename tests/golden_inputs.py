@@ -845,6 +845,155 @@ NODE_STATES = [
     _kept_alert(15, "Twice"),
 ]
 
+# --- owners, sharing and notifications of alert rules ---------------------------------------------
+
+ALERT_OWNERS: Sheets = {
+    "Alert": (
+        _ALERT,
+        (
+            _alert("Of the same", user="SOC_admin"),
+            _alert("Told by id", user="soc_admin"),
+            _alert("Told by mail", user="soc@example.test"),
+            _alert("Given away", user="ann"),
+            _alert("Of a stranger", user="nobody"),
+            _alert("Ownerless", user=None),
+            _alert("Unknown", user="ann"),
+            _alert("Vendor rule", user="ann", vid="ALERT_901"),
+        ),
+    )
+}
+NODE_OWNED = [
+    _kept_alert(21, "Of the same"),
+    _kept_alert(22, "Told by id", user=_SOC),
+    _kept_alert(23, "Told by mail", owner=_SOC),
+    _kept_alert(24, "Given away", owner=_SOC),
+    _kept_alert(25, "Of a stranger"),
+    _kept_alert(26, "Ownerless"),
+    _kept_alert(27, "Vendor rule", vid="ALERT_901"),
+]
+_ALL_REFS = {
+    _SOC: ["soc_admin", _SOC, "soc@example.test"],
+    _ANN_HERE: ["ann", _ANN_HERE, "ann@example.test"],
+}
+NODE_OWNERS = [{**one, "refs": _ALL_REFS[one["user"]]} for one in NODE_USERS]
+
+_SOC_GROUP, _OPS_GROUP = of_source("9", 1), of_source("9", 2)
+_SOC_HERE, _OPS_HERE = here("9", 1), here("9", 2)
+ALERT_SHARING: Sheets = {
+    "Alert": (
+        (*_ALERT, f"{_S}visible_to_users"),
+        tuple(
+            (*_alert(name, visible_to=groups), users)
+            for name, groups, users in (
+                ("Same groups", f'["{_OPS_GROUP}", "{_SOC_GROUP}"]', "[]"),
+                ("With a group", f'["{_SOC_GROUP}"]', None),
+                ("With one of a group", f'["{_SOC_GROUP}", "ops"]', f'["{_ANN}"]'),
+                ("With nobody", "[]", "[]"),
+                ("Not managed", None, None),
+                ("With strangers", '["night shift"]', None),
+                ("Unknown", "[]", None),
+            )
+        ),
+    ),
+    "User": (
+        ("user_id", "username", "usergroup_id"),
+        ((_ANN, "Ann", f'["{_SOC_GROUP}"]'),),
+    ),
+    "UserGroup": (("group_id", "name"), ((_SOC_GROUP, "soc"), (_OPS_GROUP, "ops"))),
+}
+NODE_SHARED = [
+    _kept_alert(31, "Same groups", visible_to=[_SOC_HERE, _OPS_HERE], visible_to_users=[]),
+    _kept_alert(32, "With a group", visible_to=[], visible_to_users=[]),
+    _kept_alert(33, "With one of a group", visible_to=[_SOC_HERE], visible_to_users=[]),
+    _kept_alert(34, "With nobody", visible_to=[_SOC_HERE], visible_to_users=[_ANN_HERE]),
+    _kept_alert(35, "Not managed", visible_to=[_SOC_HERE], visible_to_users=[]),
+    _kept_alert(36, "With strangers", visible_to=[_SOC_HERE], visible_to_users=[]),
+]
+NODE_AUDIENCE = [
+    {"ref": f"group {name}", "group": id_, "read": {"group_id": id_, "group_permission": "READ"}}
+    for name, id_ in (("soc", _SOC_HERE), ("ops", _OPS_HERE))
+] + [
+    {
+        "ref": "user ann", "user": _ANN_HERE, "group": _SOC_HERE,
+        "read": {
+            "group_id": _SOC_HERE,
+            "user_permissions": [{"user_id": _ANN_HERE, "permission": "READ"}],
+        },
+    }
+]  # fmt: skip
+
+_EMAIL: Record = {
+    "type": "email", "notify_email": True, "email_emails": ["b@example.test", "a@example.test"],
+    "raw_emails": "", "subject": "An alert", "email_template": "*** {{ rule }} ***",
+    "template_file": "", "threshold": True, "threshold_option": "minute", "threshold_value": "30",
+    "dispatch_option": "auto", "link_disable": True, "logo_enable": False, "logo_type": "",
+    "simple_view": False,
+}  # fmt: skip
+_SYSLOG: Record = {
+    "type": "syslog", "notify_syslog": True, "server": "192.0.2.50", "port": 514, "severity": 3,
+    "protocol": "UDP", "facility": 16, "message": "alert", "split_rows": False, "threshold": False,
+    "threshold_option": "hour", "threshold_value": 0,
+}  # fmt: skip
+_HTTP: Record = {
+    "type": "http", "notify_http": True, "http_url": "https://hook.example.test/alerts",
+    "http_request_type": "POST", "http_querystring": "from=siem", "http_body": "{}",
+    "http_header": {"auth_type": "basic_auth", "auth_key": "siem", "auth_pass": "an invented one"},
+}  # fmt: skip
+_SNMP: Record = {
+    "type": "snmp", "notify_snmp": True, "snmp_ip": "192.0.2.51", "snmp_port": 162,
+    "snmp_version": "SNMPv2c", "snmp_oid": "1.3.6.1.4.1.99", "snmp_agent": "siem",
+    "snmp_community_string": "an invented one",
+}  # fmt: skip
+_SSH: Record = {
+    "type": "ssh", "notify_ssh": True, "ssh_server": "192.0.2.52", "ssh_port": 22,
+    "ssh_username": "soc", "ssh_auth_type": "certificate", "ssh_cert_type": "system_cert",
+    "ssh_command": "block",
+}  # fmt: skip
+_SMS: Record = {
+    "type": "sms", "notify_sms": "on", "sms_server": "192.0.2.53", "sms_port": "2775",
+    "sms_sender": "siem", "sms_username": "siem", "sms_password": "an invented one",
+    "sms_receivers": ["+32000000"],
+}  # fmt: skip
+
+
+def _told(*settings: Record) -> str:
+    return json.dumps(settings)
+
+
+_PASSWORD = {"ssh_auth_type": "password", "ssh_auth_password": "****"}
+ALERT_NOTIFICATIONS: Sheets = {
+    "Alert": (
+        _ALERT,
+        (
+            _alert("All kinds", notifications=_told(_EMAIL, _HTTP, _SMS, _SNMP, _SSH, _SYSLOG)),
+            _alert("Same mail", notifications=_told(_EMAIL)),
+            _alert("Other mail", notifications=_told({**_EMAIL, "subject": "Look at this"})),
+            _alert("Masked", notifications=_told({**_SSH, **_PASSWORD})),
+            _alert("By fax", notifications=_told({"type": "fax"})),
+            _alert("Not managed", notifications=None),
+            _alert("Unknown", notifications=_told(_EMAIL)),
+            _alert("Vendor rule", notifications=_told(_EMAIL), vid="ALERT_901"),
+        ),
+    )
+}
+_NOTIFIED = ("All kinds", "Same mail", "Other mail", "Masked", "By fax", "Not managed")
+NODE_NOTIFIED = [_kept_alert(n, name) for n, name in enumerate(_NOTIFIED, start=41)]
+
+
+def _setting(number: int, setting: Record) -> Record:
+    """As it is listed: beside its rule."""
+    rule = {"searchname": _NOTIFIED[number - 41], "rule": here("2", number), "vid": ""}
+    return {**setting, **rule}
+
+
+NODE_SETTINGS = [
+    _setting(42, {**_EMAIL, "email_emails": ["a@example.test", "b@example.test"]}),
+    _setting(43, _EMAIL),
+    _setting(43, {**_SSH, **_PASSWORD}),
+    _setting(43, {"type": "syslog"}),
+    _setting(46, _EMAIL),
+]
+
 # --- all of them ----------------------------------------------------------------------------------
 
 _SOME_REPOS = [_stored(n, name, (HOT, 30)) for n, name in enumerate(
@@ -913,8 +1062,26 @@ INPUTS: Mapping[str, tuple[str, Sheets, Mapping[str, Sequence[Record]]]] = {
     "alert_states": (
         HEAD, ALERT_STATES, {"AlertStates": NODE_STATES, "AlertRules": NODE_STATES},
     ),
+    "alert_owners": (
+        HEAD,
+        ALERT_OWNERS,
+        {"AlertOwners": NODE_OWNED, "AlertRules": NODE_OWNED, "Users": NODE_OWNERS},
+    ),
+    "alert_sharing": (
+        HEAD,
+        ALERT_SHARING,
+        {"AlertShares": NODE_SHARED, "AlertRules": NODE_SHARED, "Audience": NODE_AUDIENCE},
+    ),
+    "alert_notifications": (
+        HEAD,
+        ALERT_NOTIFICATIONS,
+        {"AlertNotifications": NODE_SETTINGS, "AlertRules": NODE_NOTIFIED},
+    ),
 }  # fmt: skip
 """importer -> its node, its workbook, and the records of the node by resource"""
+
+OPTIONS = frozenset({"alert_owners", "alert_sharing", "alert_notifications"})
+"""importers whose profiles are options: in director_options"""
 
 
 def write(importer: str, folder: Path) -> None:

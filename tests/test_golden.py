@@ -110,15 +110,17 @@ def _sent(node: Node, changes: Sequence[Change], scope: Scope) -> list[dict[str,
 
 
 def _statuses(plan: Plan, expected: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """One entry a row that the plan speaks of; the keys that it keeps are those it does not."""
-    rows: dict[int, dict[str, Any]] = {}
+    """One entry a row and key that the plan speaks of; those that it keeps are as expected."""
+    rows: dict[tuple[int, str], dict[str, Any]] = {}
     for change in plan.changes():
         assert change.row is not None
         fields = {"fields": list(change.fields)} if change.action == "update" else {}
-        rows[change.row] = {"key": "/".join(change.key), "status": WORDS[change.action], **fields}
+        key = "/".join(change.key)
+        rows[change.row, key] = {"key": key, "status": WORDS[change.action], **fields}
     for finding in plan.findings():
         assert finding.row is not None
-        row = rows.setdefault(finding.row, {"key": "/".join(finding.key)})
+        key = "/".join(finding.key)
+        row = rows.setdefault((finding.row, key), {"key": key})
         if finding.severity != "warn":
             row["status"] = max(row.get("status", ""), WORDS[finding.severity], key=_weight)
         row.setdefault("findings", []).append(_told(finding))
@@ -127,9 +129,9 @@ def _statuses(plan: Plan, expected: Sequence[Mapping[str, Any]]) -> list[dict[st
     assert tally.unchanged == len(kept), "rows that are as wanted"
     assert tally.rows == len(rows) + len(kept)
     for one in kept:
-        assert one["row"] not in rows, one
-        rows[one["row"]] = {name: one[name] for name in one if name != "row"}
-    return [{"row": row, **rows[row]} for row in sorted(rows)]
+        assert (one["row"], one["key"]) not in rows, one
+        rows[one["row"], one["key"]] = {name: one[name] for name in one if name != "row"}
+    return [{"row": place[0], **rows[place]} for place in sorted(rows)]
 
 
 def _weight(status: str) -> int:
@@ -171,7 +173,7 @@ def test_golden(importer: str, tmp_path: Path, node: Node, monkeypatch: pytest.M
     rules = YAML(typ="safe").load((folder / "comparator_rules.yml").read_text(encoding="utf-8"))
     statuses = json.loads((folder / "expected_statuses.json").read_text(encoding="utf-8"))
     ask = api.Ask(
-        names=(f"director/{importer}",),
+        names=(f"director{'_options' * (importer in golden_inputs.OPTIONS)}/{importer}",),
         nodes=(golden_inputs.INPUTS[importer][0],),
         existing=tmp_path / "project" / "dump",
     )
