@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import gzip
 import hashlib
+import itertools
 import json
 import re
 import zlib
+from array import array
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -27,6 +29,7 @@ __all__ = [
     "SchemaError",
     "Table",
     "column_name",
+    "identity_of",
     "moment",
     "read_part",
     "rows_of",
@@ -67,7 +70,7 @@ class Part:
     """Types, as the first thousand records suggest them."""
     newest: int = 0
     """The latest `time`."""
-    digests: dict[tuple[str, ...], list[tuple[int, object]]] = field(default_factory=dict)
+    digests: dict[tuple[str, ...], tuple[array[int], array[int]]] = field(default_factory=dict)
 
     @property
     def valid(self) -> int:
@@ -87,15 +90,24 @@ class Part:
             if good and cast("int", record["time"]) < than:
                 self.errors.add(number)
 
-    def fingerprints(self, identity: tuple[str, ...]) -> list[tuple[int, object]]:
-        """Of each good record: a digest of all but `time`, and its identity."""
+    def fingerprints(self, identity: tuple[str, ...]) -> tuple[array[int], array[int]]:
+        """Of each good record: a digest of all but `time`, and one of its identity; 0 = none."""
         if identity not in self.digests:
-            self.digests[identity] = [
-                (_digest(record), _identity(record, identity))
-                for record, _, ok in self.each()
-                if ok
-            ]
+            rows, people = array("Q"), array("Q")
+            for record, _, good in self.each():
+                if good:
+                    rest = {key: value for key, value in record.items() if key != "time"}
+                    text = json.dumps(rest, sort_keys=True, separators=(",", ":"), default=repr)
+                    who = identity_of(record, identity)
+                    rows.append(_digest(text))
+                    people.append(0 if who is None else _digest(who))
+            self.digests[identity] = rows, people
         return self.digests[identity]
+
+    def identity_at(self, place: int, identity: tuple[str, ...]) -> str | None:
+        """The identity of the good record at a place."""
+        good = (record for record, _, good in self.each() if good)
+        return identity_of(next(itertools.islice(good, place, None)), identity)
 
     def to_json(self) -> Record:
         return {
@@ -168,25 +180,31 @@ def _common(kinds: set[str]) -> str:
     return "double" if kinds == {"long", "double"} else "string"
 
 
-def _digest(record: Record) -> int:
-    rest = {key: value for key, value in record.items() if key != "time"}
-    text = json.dumps(rest, sort_keys=True, separators=(",", ":"), default=repr)
+def _digest(text: str) -> int:
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big")
 
 
-def _identity(record: Record, names: Sequence[str]) -> object:
+def identity_of(record: Record, names: Sequence[str]) -> str | None:
+    """What the first of these columns says that is filled; `a.b` looks into the JSON of `a`."""
+    read: dict[str, object] = {}
     for name in names:
         column, _, inner = name.partition(".")
         value = record.get(column)
         if inner and isinstance(value, str):
-            try:
-                whole = json.loads(value)
-            except ValueError:
-                continue
+            if column not in read:
+                read[column] = _json_of(value)
+            whole = read[column]
             value = whole.get(inner) if isinstance(whole, dict) else None
         if value is not None and value != "":
             return str(value).lower() if name.endswith("email") else str(value)
     return None
+
+
+def _json_of(text: str) -> object:
+    try:
+        return json.loads(text)
+    except ValueError:
+        return None
 
 
 # ---- tables ------------------------------------------------------------------------------------
@@ -278,25 +296,26 @@ class Table:
     def account(self, identity: tuple[str, ...], shown: int) -> Record:
         """How many rows, how many different ones, how many identities; the rows where few."""
         digests: set[int] = set()
-        identities: set[object] = set()
-        examples: list[object] = []
+        identities: set[int] = {0}
+        repeated: list[tuple[Part, int]] = []
         nameless = total = 0
         for part in self.parts:
-            for digest, who in part.fingerprints(identity):
-                digests.add(digest)
-                total = (total + digest) & 0xFFFFFFFFFFFFFFFF
-                if who is None:
-                    nameless += 1
-                elif who in identities:
-                    examples += [who] if len(examples) < _EXAMPLES else []
+            rows, people = part.fingerprints(identity)
+            digests.update(rows)
+            total = (total + sum(rows)) & 0xFFFFFFFFFFFFFFFF
+            nameless += people.count(0)
+            for place, who in enumerate(people):
+                if who and who in identities and len(repeated) < _EXAMPLES:
+                    repeated.append((part, place))
                 identities.add(who)
+        examples = [part.identity_at(place, identity) for part, place in repeated]
         count = self.count
         found: Record = {
             "count": count,
             "distinct": len(digests),
-            "identities": len(identities - {None}),
+            "identities": len(identities) - 1,
             "without_identity": nameless,
-            "repeated": count - nameless - len(identities - {None}),
+            "repeated": count - nameless - (len(identities) - 1),
             "repeated_examples": examples,
             "digest": f"{total:016x}",
             "schema": self.schema,
