@@ -16,8 +16,10 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import hypothesis
 import pytest
 from emulator_client import Answer, Client
+from hypothesis import strategies
 
 from dsync import emulators
 from dsync.emulators import Emulator
@@ -380,6 +382,15 @@ def test_sessions_do_not_stay_for_ever(td: Emulator, client: Client) -> None:
     assert client("GET", "/v3/bulk_import/show/run-1").status == 404
 
 
+def test_old_rows_expire(td: Emulator, client: Client) -> None:
+    """A table with `expire_days` does not keep older rows, which are no errors either."""
+    assert post(client, "table/update/raw_db/people", expire_days="30").status == 200
+    fresh = {"external_id": "cust-9", "points": 9, "time": int(time.time())}
+    load(client, "run-1", [*people(1, 3), fresh])
+    assert [show(client, "run-1")[name] for name in COUNTS] == [4, 0, 1, 0]
+    assert table(td)["rows"] == [fresh]
+
+
 def test_a_reader_sees_the_old_or_the_new_table(td: Emulator, client: Client) -> None:
     """While a full table is swapped in, a count is the old one or the new one, never another."""
     td.seed({"rows": {"raw_db.people": people(1, 50)}, "tables": ["raw_db.people_tmp"]})
@@ -589,6 +600,27 @@ def test_broken_messagepack(data: bytes) -> None:
         unpack(data)
 
 
+@hypothesis.given(
+    strategies.recursive(
+        strategies.none()
+        | strategies.booleans()
+        | strategies.integers(-(2**63), 2**64 - 1)
+        | strategies.floats(allow_nan=False)
+        | strategies.text()
+        | strategies.binary(),
+        lambda inner: strategies.lists(inner) | strategies.dictionaries(strategies.text(), inner),
+        max_leaves=20,
+    )
+)
+@hypothesis.settings(max_examples=100, deadline=None)
+def test_messagepack_of_any_value(value: object) -> None:
+    """Whatever is packed is unpacked as it was; cut short, it is refused."""
+    data = pack(value)
+    assert unpack(data) == value
+    with pytest.raises(Broken):
+        unpack(data[:-1])
+
+
 def test_messagepack_as_others_write_it() -> None:
     """Both ways agree with the msgpack package, byte for byte."""
     msgpack = pytest.importorskip("msgpack", reason="the msgpack package is not installed")
@@ -675,6 +707,29 @@ def test_td_client_streams_and_names_its_errors(td: Emulator, official: Any) -> 
         client.databases()
     with official(apikey="1/write-only") as client, pytest.raises(errors.ForbiddenError):
         client.update_schema("raw_db", "people", [["x", "long"]])
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning")
+def test_td_client_and_answers_that_are_lost(td: Emulator, official: Any) -> None:
+    """An upload whose answer is lost is repeated and there once; a lost commit has happened."""
+    td.faults(
+        [
+            {"fault": "reset", "when": "after", "match": {"path": "upload_part", "nth": [1, 2]}},
+            {"fault": "close", "when": "after", "match": {"path": "commit", "nth": 1}},
+        ]
+    )
+    with official() as client:
+        session = client.create_bulk_import("run-1", "raw_db", "people")
+        data = part(people(1, 4))
+        session.upload_part("part-0", io.BytesIO(data), len(data))
+        session.freeze()
+        session.perform(wait=True)
+        with pytest.raises(Exception, match=r"Connection aborted|Remote end closed"):
+            session.commit()
+        session.update()
+        assert (session.status, session.valid_records) == ("committed", 4)
+    assert table(td)["count"] == 4
+    assert td.counts()["calls"]["PUT /v3/bulk_import/upload_part"] == 3  # type: ignore[index]
 
 
 @pytest.mark.filterwarnings("ignore")

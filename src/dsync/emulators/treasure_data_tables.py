@@ -64,6 +64,8 @@ class Part:
     """All of them, those in error included."""
     errors: set[int] = field(default_factory=set)
     """The places of records in error, from 0."""
+    dropped: set[int] = field(default_factory=set)
+    """The places of good records that a table did not keep, for their age."""
     broken: str = ""
     """Why nothing of it can be read."""
     columns: dict[str, str] = field(default_factory=dict)
@@ -76,6 +78,11 @@ class Part:
     def valid(self) -> int:
         return 0 if self.broken else self.records - len(self.errors)
 
+    @property
+    def rows(self) -> int:
+        """Records that a table keeps."""
+        return self.valid - len(self.dropped)
+
     def each(self) -> Iterator[tuple[Record, bytes, bool]]:
         """Its records, as bytes too, and whether each is good."""
         if self.broken:
@@ -84,30 +91,34 @@ class Part:
         for number, (start, end, record, _) in enumerate(unpack_each(data)):
             yield cast("Record", record), data[start:end], number not in self.errors
 
+    def stored(self) -> Iterator[Record]:
+        """The records that a table keeps."""
+        for number, (record, _, good) in enumerate(self.each()):
+            if good and number not in self.dropped:
+                yield record
+
     def drop_older(self, than: int) -> None:
-        """Rows whose `time` is earlier are not stored."""
+        """Rows whose `time` is earlier are not kept."""
         for number, (record, _, good) in enumerate(self.each()):
             if good and cast("int", record["time"]) < than:
-                self.errors.add(number)
+                self.dropped.add(number)
 
     def fingerprints(self, identity: tuple[str, ...]) -> tuple[array[int], array[int]]:
-        """Of each good record: a digest of all but `time`, and one of its identity; 0 = none."""
+        """Of each row: a digest of all but `time`, and one of its identity; 0 = none."""
         if identity not in self.digests:
             rows, people = array("Q"), array("Q")
-            for record, _, good in self.each():
-                if good:
-                    rest = {key: value for key, value in record.items() if key != "time"}
-                    text = json.dumps(rest, sort_keys=True, separators=(",", ":"), default=repr)
-                    who = identity_of(record, identity)
-                    rows.append(_digest(text))
-                    people.append(0 if who is None else _digest(who))
+            for record in self.stored():
+                rest = {key: value for key, value in record.items() if key != "time"}
+                text = json.dumps(rest, sort_keys=True, separators=(",", ":"), default=repr)
+                who = identity_of(record, identity)
+                rows.append(_digest(text))
+                people.append(0 if who is None else _digest(who))
             self.digests[identity] = rows, people
         return self.digests[identity]
 
     def identity_at(self, place: int, identity: tuple[str, ...]) -> str | None:
-        """The identity of the good record at a place."""
-        good = (record for record, _, good in self.each() if good)
-        return identity_of(next(itertools.islice(good, place, None)), identity)
+        """The identity of the row at a place."""
+        return identity_of(next(itertools.islice(self.stored(), place, None)), identity)
 
     def to_json(self) -> Record:
         return {
@@ -232,7 +243,7 @@ class Table:
 
     @property
     def count(self) -> int:
-        return sum(part.valid for part in self.parts)
+        return sum(part.rows for part in self.parts)
 
     def set_schema(self, columns: object, *, keep: bool) -> None:
         """Replaces the columns; `keep`: adds to them. Raises: SchemaError, and nothing changed."""
@@ -260,7 +271,7 @@ class Table:
         for part in parts:
             if self.expire_days:
                 part.drop_older(int(now_s) - self.expire_days * 86_400)
-            added += part.valid
+            added += part.rows
             for name, kind in part.columns.items():
                 if name not in known:
                     self.schema.append([name, kind])
@@ -330,9 +341,8 @@ def rows_of(parts: Sequence[Part], schema: Sequence[Sequence[str]]) -> Iterator[
     """The rows that `parts` have under these columns."""
     types = {column[0]: column[1] for column in schema}
     for part in parts:
-        for record, _, good in part.each():
-            if good:
-                yield _row(record, types)
+        for record in part.stored():
+            yield _row(record, types)
 
 
 def _row(record: Record, types: Mapping[str, str]) -> Record:

@@ -34,7 +34,7 @@ from .messages import Answer, BadJson, Request, encode, json_answer
 from .server import SeedError, World
 from .yotpo_cursors import PAGE_SIZE, Cursor, read_cursor
 from .yotpo_goods import MAKERS
-from .yotpo_people import People, View, customer_number
+from .yotpo_people import People, View, customer_number, phone_numbers
 from .yotpo_switches import FAULTS, SWITCHES
 
 __all__ = ["FAULTS", "SWITCHES", "App"]
@@ -279,7 +279,7 @@ class App:
             chosen = [one for one in values if str(one.get("order_date", "~")) >= least]
             return [encode(one) for one in chosen], end
         if cursor.filters:
-            numbers = self._matching(cursor.filters)
+            numbers = [] if cursor.after else self._matching(cursor.filters)
             end = total
         elif self._gone or self._changed or self._hidden or end > self._generated():
             numbers = [one for one in range(cursor.after + 1, end + 1) if self._there(one)]
@@ -366,11 +366,11 @@ class App:
         for text in (*wanted, filters.get("email", "")):
             if number := customer_number(text):
                 candidates |= {number, number + 1}
-        if len(filters) == 1 and "phone_number" in filters:
-            candidates = set(range(1, self._total() + 1))
+        for number in phone_numbers(filters.get("phone_number", ""), self._generated()):
+            candidates |= {number, number + 1}
         fitting = []
         for number in sorted(candidates):
-            if number > self._total() or not self._there(number):
+            if not 0 < number <= self._total() or not self._there(number):
                 continue
             value = self._value(number)
             if (

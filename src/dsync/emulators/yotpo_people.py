@@ -8,11 +8,12 @@ millisecond, however many customers there are.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
-__all__ = ["People", "View", "customer_number"]
+__all__ = ["People", "View", "customer_number", "phone_numbers"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -170,6 +171,13 @@ def customer_number(text: str) -> int | None:
     return int(digits) if digits.isdecimal() and len(digits) < 12 else None
 
 
+def phone_numbers(text: str, count: int) -> range:
+    """The customers among the first `count` that may have this phone number."""
+    if not _PHONE.fullmatch(text):
+        return range(0)
+    return range((int(text[2:5]) - 200) * 100 + int(text[-2:]), count + 1, _PHONES)
+
+
 def _plain(chance: int) -> str:
     return _PLAIN % (
         _GENDERS[chance >> 8 & 7],
@@ -217,6 +225,9 @@ def _strikes(every: int, number: int) -> bool:
 def _phone(number: int) -> str:
     return f"+1{200 + number // 100 % 800}55501{number % 100:02d}"
 
+
+_PHONES = 80_000
+_PHONE = re.compile(r"\+1[2-9]\d\d55501\d\d")
 
 # ---- pools -------------------------------------------------------------------------------------
 
