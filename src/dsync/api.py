@@ -31,8 +31,10 @@ from dsync.storage import guarded
 
 if TYPE_CHECKING:
     from dsync import runs as runs_module
+    from dsync.cache import Entry, Metrics
     from dsync.connectors import Page
     from dsync.lint import Diagnostic
+    from dsync.memory import Watch
     from dsync.reports import RowResult, RunResult
 
 __all__ = [
@@ -44,9 +46,13 @@ __all__ = [
     "Stop",
     "Validated",
     "apply",
+    "cache_entries",
+    "cache_metrics",
+    "clear_cache",
     "dump",
     "has_run",
     "init",
+    "invalidate_cache",
     "list_profiles",
     "open_project",
     "plan",
@@ -232,7 +238,7 @@ def undo(project: Project, run_id: str, ask: Ask, *, on_event: Listen = _silent)
 
 
 async def _undo(project: Project, run_id: str, ask: Ask, workdir: Path, on_event: Listen) -> Plan:
-    from dsync import journal
+    from dsync import calls, journal
     from dsync import runs as runs_
     from dsync import undo as undo_
 
@@ -246,7 +252,11 @@ async def _undo(project: Project, run_id: str, ask: Ask, workdir: Path, on_event
     jobs = [undo_.scoped(projects.job(project, ask, one, scopes=()), done) for one in found]
     pasts = runs_.history(project, projects.lanes_of(found, done.plan))
     runs_.check_settled(project, pasts)
-    async with projects.connected(project, found) as connectors:
+    async with contextlib.AsyncExitStack() as stack:
+        record = stack.enter_context(contextlib.closing(calls.Recorder(workdir / calls.CALLS_FILE)))
+        connectors = await stack.enter_async_context(
+            projects.connected(project, found, record=record)
+        )
         plan_ = await undo_.plan(
             done,
             jobs,
@@ -283,8 +293,9 @@ def show(project: Project, name: str) -> Plan:
 
 
 async def _plan(project: Project, ask: Ask, workdir: Path, on_event: Listen) -> Plan:
-    from dsync import planning
+    from dsync import calls, memory, planning
 
+    projects.tidy_cache(project, ask)
     found = projects.targets(project, ask)
     jobs = projects.jobs(project, ask, found)
     history: Mapping[tuple[str, str], History] = {}
@@ -295,18 +306,34 @@ async def _plan(project: Project, ask: Ask, workdir: Path, on_event: Listen) -> 
         runs_.check_settled(project, pasts)
         lanes = ((job, (job.connection, scope.name)) for job in jobs for scope in job.scopes)
         history = runs_.histories(pasts, ((job.profile.name, lane) for job, lane in lanes))
-    async with projects.connected(project, () if ask.existing else found) as connectors:
-        plan_ = await planning.plan(
-            jobs,
-            connectors=connectors,
-            workdir=workdir,
-            existing=ask.existing,
-            engine=projects.engine(project, ask),
-            approvals=ask.allowed,
-            history=history,
-            on_event=on_event,
-        )
+    with contextlib.ExitStack() as stack:
+        record = stack.enter_context(contextlib.closing(calls.Recorder(workdir / calls.CALLS_FILE)))
+        watch = stack.enter_context(memory.Watch(record))
+        given = () if ask.existing else found
+        async with projects.connected(project, given, record=record) as connectors:
+            plan_ = await planning.plan(
+                jobs,
+                connectors=connectors,
+                workdir=workdir,
+                existing=ask.existing,
+                keeping=None if ask.existing else projects.keeping(project, ask, found),
+                engine=projects.engine(project, ask),
+                approvals=ask.allowed,
+                history=history,
+                on_event=_watched(watch, on_event),
+            )
     return _foreseen(plan_, found)
+
+
+def _watched(watch: Watch, on_event: Listen) -> Listen:
+    """Listens too, to tell which profile the memory was for."""
+
+    def listen(event: Event) -> None:
+        if event.phase == "plan":
+            watch.mark(event.subject)
+        on_event(event)
+
+    return listen
 
 
 def _foreseen(plan_: Plan, targets: Iterable[projects.Target]) -> Plan:
@@ -357,6 +384,7 @@ def apply(
     run_id = journal.check_run_id(run_id or journal.new_run_id())
     with contextlib.ExitStack() as stack:
         if saved is not None:
+            projects.tidy_cache(project, ask)
             plan_, sha256 = planfile.verified(saved)
         elif undoing is not None:
             plan_ = stack.enter_context(undo(project, undoing, ask, on_event=on_event))
@@ -378,6 +406,8 @@ def apply(
         if saved is None and plan_.created is not None:
             age_s = max(0.0, (datetime.now(UTC) - plan_.created).total_seconds())
         work = _work(project, ask, limits, on_event, stop)
+        if saved is None:
+            work = dataclasses.replace(work, planned=plan_.body.parent)
         runs_.start(project, ask, plan_, targets, run_id, work, age_s=age_s)
     return run_id
 
@@ -615,6 +645,29 @@ async def _into_file(pages: AsyncIterator[Page], file: Path, listen: Callable[[i
     finally:
         part.unlink(missing_ok=True)
     return count
+
+
+# --- the cache ----------------------------------------------------------------------------------
+
+
+def cache_entries(project: Project) -> list[Entry]:
+    """The inventories that are kept, those that have served last first. Raises: StorageFault."""
+    return projects.cache(project).entries()
+
+
+def cache_metrics(project: Project) -> Metrics:
+    """How often the cache has served, and how full it is. Raises: StorageFault."""
+    return projects.cache(project).metrics()
+
+
+def clear_cache(project: Project) -> int:
+    """Drop all kept inventories; gives their number. Raises: StorageFault."""
+    return projects.cache(project).clear()
+
+
+def invalidate_cache(project: Project, patterns: Sequence[str]) -> int:
+    """Drop those that a pattern names (see `Cache.invalidate`). Raises: StorageFault."""
+    return projects.cache(project).invalidate(patterns)
 
 
 # --- the state folder ---------------------------------------------------------------------------

@@ -209,12 +209,14 @@ class Operation:
     """The current state of an operation.
 
     `attempt` counts the calls made for it; `at_s` is when the last of them was (seconds since
-    1970), `body` the SHA-256 of what it carried. `resolved`: the state was found out later.
+    1970) and `ended_s` when it was last told what became of it; `body` the SHA-256 of what it
+    carried. `resolved`: the state was found out later.
     """
 
     state: OperationState
     attempt: int = 0
     at_s: float = 0.0
+    ended_s: float = 0.0
     status: int | None = None
     id: Any = None
     code: str = ""
@@ -602,7 +604,7 @@ class Journal:
             match kind:
                 case "intent":
                     now = {"state": "intent", "attempt": attempt, "body": data or ""}
-                    now["at_s"] = at / 1e6
+                    now["at_s"] = now["ended_s"] = at / 1e6
                     seq = row[0]
                 case "sent":
                     now["state"] = "sent"
@@ -612,7 +614,7 @@ class Journal:
                     is_unclear = code == RETRIED
                     now |= {"state": state, "status": status, "job": job or now.get("job")}
                     now |= {"attempt": attempt, "code": code or "", "message": message or ""}
-                    now["resolved"] = kind == "resolve"
+                    now["resolved"], now["ended_s"] = kind == "resolve", at / 1e6
                 case "skipped":
                     now |= {"state": "skipped", "message": message or ""}
             if record_id is not None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import hashlib
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,9 +27,11 @@ from dsync.yamlfile import Document, locate
 
 if TYPE_CHECKING:
     from dsync.applying import Translate
+    from dsync.cache import Cache
+    from dsync.calls import Record
     from dsync.connectors import Connector
     from dsync.connectors.rest import Rest
-    from dsync.planning import Actions, Engine, Job
+    from dsync.planning import Actions, Engine, Job, Keeping
     from dsync.sources.sql import Question
 
 _NONE_APPROVED = Approvals()
@@ -64,6 +66,9 @@ class Ask:
     memory_limit: str | None = None
     threads: int | None = None
     approvals: Approvals = _NONE_APPROVED
+    cache: bool | None = None
+    clear_cache: bool = False
+    invalidate_cache: tuple[str, ...] = ()
 
     @property
     def allowed(self) -> Approvals:
@@ -570,11 +575,16 @@ def _check_resource(target: Target, name: str) -> None:
 
 @contextlib.asynccontextmanager
 async def connected(
-    project: Project, targets: Iterable[Target], *, patient: bool = False
+    project: Project,
+    targets: Iterable[Target],
+    *,
+    patient: bool = False,
+    record: Record | None = None,
 ) -> AsyncIterator[dict[str, Connector]]:
     """A connector for each connection of these targets, closed when the block ends.
 
     `patient`: wait for an API that fails to recover, instead of telling its faults at once.
+    `record` hears of every call.
 
     Raises: Invalid for a URL, credential or setting that is missing or not good.
     """
@@ -585,10 +595,92 @@ async def connected(
             if name not in found:
                 file = _limits_file(project, target)
                 found[name] = connect(
-                    target.system, target.connection, shared=file, patient=patient
+                    target.system, target.connection, shared=file, patient=patient, record=record
                 )
                 stack.push_async_callback(found[name].close)
         yield found
+
+
+def cache(project: Project) -> Cache:
+    """The kept inventories of this project."""
+    from dsync.cache import Cache
+
+    chosen = project.config.settings.cache
+    return Cache(chosen.dir or project.state / "cache", max_mb=chosen.max_mb)
+
+
+def tidy_cache(project: Project, ask: Ask) -> None:
+    """Drop what is asked to be dropped from the cache. Raises: StorageFault."""
+    if ask.clear_cache:
+        cache(project).clear()
+    if ask.invalidate_cache:
+        cache(project).invalidate(ask.invalidate_cache)
+
+
+def keeping(project: Project, ask: Ask, targets: Sequence[Target]) -> Keeping | None:
+    """How inventories of these targets are kept between runs; None: they are not.
+
+    Raises: Invalid for a credential that is missing.
+    """
+    from dsync import planning
+
+    chosen = project.config.settings.cache
+    if not (chosen.enabled if ask.cache is None else ask.cache):
+        return None
+    kept = {target.connection.name: target for target in targets if _keeps(target)}
+    if not kept:
+        return None
+    place = cache(project)
+    who = {name: place.identity(_identity(target)) for name, target in kept.items()}
+    return planning.Keeping(cache=place, who=who, ttl_s=chosen.ttl_s)
+
+
+def _keeps(target: Target) -> bool:
+    """True when a lookup of the profile may use a listing of an earlier run."""
+    known = target.system.system.resources
+    names = {one.from_ for one in target.profile.profile.resolve.values()}
+    return any(known[name].cache_s for name in names & set(known))
+
+
+def _identity(target: Target) -> dict[str, str]:
+    """All that tells one user of an API from another; secrets are among it."""
+    connection = target.connection
+    given = {f"credential {k}": str(v.reveal()) for k, v in connection.secrets().items()}
+    return {**given, **{f"header {k}": str(v) for k, v in connection.header_values().items()}}
+
+
+@contextlib.contextmanager
+def writing(project: Project, targets: Sequence[Target], plan: Plan) -> Iterator[None]:
+    """While this lasts, a run of this plan writes: what is kept of its resources is dropped.
+
+    Durable before the block begins, so that a run which is killed leaves nothing that is old;
+    and once more at its end, for what was listed beside it.
+
+    Raises: StorageFault.
+    """
+    from dsync.cache import concerned
+
+    todo: list[tuple[str, list[str], frozenset[str]]] = []
+    place = cache(project)
+    for target in targets:
+        known = target.system.system
+        names = concerned(known, [target.resource])
+        if not place.exists and not any(one.cache_s for one in known.resources.values()):
+            continue
+        lanes = [spot.id for spot in lanes_of([target], _of_profile(plan, target)).values()]
+        todo.append((target.connection.url, lanes, names))
+    for url, lanes, names in todo:
+        place.writing(url, lanes, names)
+    try:
+        yield
+    finally:
+        for url, lanes, names in todo:
+            place.written(url, lanes, names)
+
+
+def _of_profile(plan: Plan, target: Target) -> Plan:
+    mine = tuple(tally for tally in plan.tallies if tally.profile == target.profile.name)
+    return dataclasses.replace(plan, tallies=mine)
 
 
 def _limits_file(project: Project, target: Target) -> Path:
@@ -603,6 +695,7 @@ def connect(
     *,
     shared: Path | None = None,
     patient: bool = False,
+    record: Record | None = None,
 ) -> Rest:
     """A connector; `shared` is a file by which processes share the API's limits.
 
@@ -629,6 +722,7 @@ def connect(
         shared=shared,
         patient=patient,
         list_once=not patient,
+        record=record,
     )
 
 

@@ -21,9 +21,11 @@ import msgspec
 
 from dsync import applying, outcomes, registry, safety, settling
 from dsync import project as projects
+from dsync.calls import CALLS_FILE, Recorder
 from dsync.errors import Invalid, Locked, Refused, Stale, Unsettled, UsageFault
 from dsync.failpoints import point
 from dsync.journal import Journal, Operation, Record, check_run_id, op_id
+from dsync.memory import Watch
 from dsync.model import Change, Event, History, Outcome, Plan
 from dsync.project import Ask, Project, Target
 from dsync.reports import json as report_json
@@ -43,6 +45,8 @@ class Work:
     until: datetime | None = None
     rules: applying.Rules = field(default_factory=applying.Rules)
     settle_only: bool = False
+    planned: Path | None = None
+    """where the calls of its planning are listed, if this process has planned it"""
     logged: Callable[[str], contextlib.AbstractContextManager[None]] = field(
         default=lambda _: contextlib.nullcontext()
     )
@@ -174,6 +178,9 @@ def start(
         past = histories(pasts, profiles_of(plan), undoing=bool(plan.undoes))
         plan = safety.approve(plan, approvals=ask.allowed, history=past)
         with Journal.create(folder(project, run_id), plan, run_id=run_id) as book:
+            if work.planned is not None:
+                with contextlib.closing(Recorder(book.folder / CALLS_FILE)) as record:
+                    record.take(work.planned / CALLS_FILE)
             _work(project, ask, targets, lanes, book, work, age_s=age_s)
 
 
@@ -226,7 +233,7 @@ def _work(
     book.make_room()
     with work.logged(book.run_id):
         try:
-            with guarded(book.folder):
+            with guarded(book.folder), projects.writing(project, targets, book.plan):
                 asyncio.run(_apply(project, ask, targets, lanes, book, work, age_s))
         except BaseException:
             # The journal knows what was sent; and the first error is the one to tell.
@@ -249,7 +256,12 @@ async def _apply(
     if work.until is not None:
         left_s = max(0.0, (work.until - datetime.now(UTC)).total_seconds())
         asyncio.get_running_loop().call_later(left_s, deadline.set)
-    async with projects.connected(project, targets, patient=True) as connectors:
+    async with contextlib.AsyncExitStack() as stack:
+        record = stack.enter_context(contextlib.closing(Recorder(book.folder / CALLS_FILE)))
+        stack.enter_context(Watch(record, every_s=0.5))
+        connectors = await stack.enter_async_context(
+            projects.connected(project, targets, patient=True, record=record)
+        )
         await applying.apply(
             book.plan,
             book,

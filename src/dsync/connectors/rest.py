@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import re
+import time
 from collections import Counter
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import aclosing, asynccontextmanager, suppress
@@ -27,6 +28,8 @@ import msgspec
 import structlog
 
 from dsync.auth import Auth
+from dsync.calls import ERROR_CHARS, About, Purpose, Record, Tries
+from dsync.calls import Call as Made
 from dsync.connectors import CallLog, Page
 from dsync.errors import ContractBreach, DsyncError, Invalid, Unauthorized, Unavailable
 from dsync.http import (
@@ -57,6 +60,7 @@ LOCKED_TRIES = 5
 BAD_BODY_TRIES = 2
 FORBIDDEN_IN_A_ROW = 3
 METHODS = {"create": "POST", "update": "PUT", "delete": "DELETE"}
+_PROBE = About(action="probe")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,6 +89,9 @@ class _Call:
     """False for a login, which carries no proof of who we are."""
     counted: bool = True
     """False for a poll, whose repetitions do not count as retries."""
+    about: About = _PROBE
+    """what it is for, for the list of calls"""
+    tries: Tries = field(default_factory=Tries, repr=False)
     log: CallLog | None = field(default=None, repr=False)
     """who is told of each attempt, for a write"""
     key_header: str | None = None
@@ -114,6 +121,7 @@ class Rest:
     did not leave. `rate`, `burst` and `concurrency` override the system file's limits. `redact`
     is applied to every text of the API before it goes into a message. `shared` is a file by which
     processes share the API's limits. `patient`: wait for an API that fails to recover.
+    `record` hears of every call that has ended.
     `list_once`: resources that are listed by the same call share its answers, as a plan wants it.
 
     Raises: Invalid when base URL, credentials, headers or limits are not good.
@@ -137,10 +145,12 @@ class Rest:
         shared: Path | None = None,
         patient: bool = True,
         list_once: bool = False,
+        record: Record | None = None,
         clock: Callable[[], float] = boot_clock,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
         self._system, self._retries, self._redact, self._clock = system, retries, redact, clock
+        self._record = record
         self._pace = Pace(
             system.limits,
             rate=rate,
@@ -208,13 +218,13 @@ class Rest:
         """What one call lists, page by page."""
         shared = _call_of(how) in self._once_only
         if how.job:
-            answer = await self._list_by_job(how, scope, shared=shared)
+            answer = await self._list_by_job(resource, how, scope, shared=shared)
             yield self._job_shape(how, declared).read(answer)
             return
         paging = how.paging or self._system.paging
         shape = Shape(records=how.records, identity=declared.id, paging=paging, each=how.each)
         walk = Walk(paging, f"{self._system.system} {resource} {scope.name}".rstrip())
-        call = self._list_call(how, scope)
+        call = self._list_call(resource, how, scope)
         following: asyncio.Task[tuple[Batch, Answer] | None] | None = None
         try:
             ask = partial(self._page, call, shape=shape, scope=scope, shared=shared)
@@ -246,12 +256,13 @@ class Rest:
         request = self._resource(resource).refresh
         if request is None:
             return
-        call = self._request_call(request, scope)
+        about = About(action="refresh", scope=scope.name, resource=resource)
+        call = replace(self._request_call(request, scope), about=about)
         async with self._pace.lane(scope.name):
             job = await self._ask(call, lambda answer: self._job_in(answer, scope))
             if job is None:
                 return
-            verdict = await self._poll(job, scope)
+            verdict = await self._poll(job, scope, replace(about, action="job"))
         if verdict.state != "success":
             raise Unavailable(
                 f"{call.template}: the refresh did not succeed: {verdict.message}",
@@ -298,7 +309,7 @@ class Rest:
             call = self._write_call(write, resource, change, scope)
         except Invalid as fault:
             return Outcome(state="rejected", code=fault.code, message=fault.message)
-        call = replace(call, log=log)
+        call = replace(call, log=log, about=_about(change, change.action))
         async with self._pace.lane(scope.name):
             answer = await self._tell(call, write, change, log)
             if isinstance(answer, Outcome):
@@ -312,7 +323,8 @@ class Rest:
         except ContractBreach as breach:
             return Outcome(state="unknown", code=breach.code, message=breach.message, job=job)
         async with self._pace.lane(scope.name):
-            return self._outcome(await self._poll(path, scope), path, None, None)
+            about = About(action="job", scope=scope.name)
+            return self._outcome(await self._poll(path, scope, about), path, None, None)
 
     # ---- calls -----------------------------------------------------------------------------
 
@@ -320,13 +332,16 @@ class Rest:
         """One paced call; after a 401, once more with a new token, or one that was good so far."""
         for last in (False, True):
             proof, generation = await self._proof(call)
+            asked = time.monotonic()
             async with self._pace.slot(call.kind):
                 own = await self._announced(call)
-                answer = await self._exchange(call, {**call.headers, **proof, **own})
+                waited_s = time.monotonic() - asked
+                answer = await self._exchange(call, {**call.headers, **proof, **own}, waited_s)
             if answer.status != 401 or not call.proved or last:
                 self._let_in = self._let_in or (call.proved and answer.status < 400)
                 break
             # 401 proves that nothing was done, so even a write may go again.
+            call.tries.again("status 401")
             if not await self._renewed(generation) and not self._let_in:
                 break
             if call.log is not None:
@@ -336,8 +351,10 @@ class Rest:
             raise _unauthorized(answer)
         return answer
 
-    async def _exchange(self, call: _Call, headers: Mapping[str, str]) -> Answer:
+    async def _exchange(self, call: _Call, headers: Mapping[str, str], waited_s: float) -> Answer:
         """The bytes of one call, and what they tell of the API's health and limits."""
+        began, at = time.monotonic(), time.time()
+        call.tries.attempt += 1
         try:
             answer = await self._client.request(
                 call.method,
@@ -350,15 +367,54 @@ class Rest:
                 max_bytes=call.max_bytes,
                 on_send=partial(self._leaving, call),
             )
-        except (NotSent, Unclear):
+        except (NotSent, Unclear) as fault:
+            self._made(call, at, time.monotonic() - began, waited_s, fault)
             self._pace.failed()
             raise
+        except asyncio.CancelledError:
+            self._made(call, at, time.monotonic() - began, waited_s, None)
+            raise
+        self._made(call, at, answer.elapsed_s, waited_s, answer)
         self._pace.heard(answer.headers, answer.sent_at)
         if answer.status >= 500 and answer.status not in _NOT_ILL and not _is_throttling(answer):
             self._pace.failed()
         else:
             self._pace.worked()
         return answer
+
+    def _made(
+        self,
+        call: _Call,
+        at: float,
+        took_s: float,
+        waited_s: float,
+        end: Answer | Unavailable | None,
+    ) -> None:
+        """Tell the list of calls that this one has ended."""
+        if self._record is None:
+            return
+        about, tries = call.about, call.tries
+        status, error_type, error = None, "", ""
+        if isinstance(end, Answer):
+            status = end.status
+            if status >= 300:
+                error_type = f"status {status}"
+                error = end.body[: 1 << 16].decode("utf-8", "replace")
+        elif end is not None:
+            error_type, error = end.code, end.message
+        else:
+            error_type, error = "cancelled", "ended before the answer came"
+        self._record(
+            Made(
+                at=round(at, 4), action=about.action, method=call.method, path=call.template,
+                profile=about.profile, scope=about.scope, resource=about.resource, key=about.key,
+                status=status, ms=round(1000 * took_s, 2), wait_ms=round(1000 * waited_s, 2),
+                attempt=tries.attempt, reason=tries.reason, delay_ms=round(1000 * tries.delay_s, 2),
+                error_type=error_type, sent=not isinstance(end, NotSent),
+                error=error and excerpt(error, limit=ERROR_CHARS, redact=self._redact),
+            )
+        )  # fmt: skip
+        tries.again("")
 
     def _leaving(self, call: _Call) -> None:
         if call.log is not None:
@@ -398,6 +454,7 @@ class Rest:
         Raises: Unavailable, ContractBreach, Unauthorized.
         """
         throttled = bad = 0
+        call = replace(call, tries=Tries())
         for attempt in count(1):
             try:
                 answer = await self._once(call)
@@ -410,6 +467,7 @@ class Rest:
                 continue
             if _is_throttling(answer) and self._retries and throttled < THROTTLED_TRIES:
                 throttled += 1
+                call.tries.again(f"status {answer.status}")
                 self._pace.throttled(answer.headers, answer.sent_at, throttled)
                 continue
             if answer.status in also or 200 <= answer.status < 300:
@@ -436,6 +494,7 @@ class Rest:
         """A write: its answer when the status is one of success, else what became of it."""
         throttled = 0
         was_unclear = False
+        call = replace(call, tries=Tries())
 
         def ended(outcome: Outcome) -> Outcome:
             # An earlier attempt may have done what a later one is refused for.
@@ -475,6 +534,7 @@ class Rest:
             if verdict == "throttled" and self._retries and throttled < tries:
                 throttled += 1
                 await log.again(outcome, f"refused for now ({answer.status})")
+                call.tries.again(f"status {answer.status}")
                 self._pace.throttled(answer.headers, answer.sent_at, throttled)
                 continue
             keyed = answer.status == 409 and write.idempotency is not None
@@ -495,6 +555,7 @@ class Rest:
 
     async def _back_off(self, call: _Call, attempt: int, why: str) -> None:
         wait_s = self._pace.backoff(attempt)
+        call.tries.again(why, wait_s)
         _log.warning(
             "trying again",
             method=call.method,
@@ -522,6 +583,7 @@ class Rest:
             form=form,
             headers=headers,
             proved=False,
+            about=About(action="login"),
         )
         # A refused login is read by auth; what may pass is asked again like any read.
         return await self._ask(call, _login_json, also=frozenset(range(400, 500)) - _READ_AGAIN)
@@ -569,8 +631,10 @@ class Rest:
         async with self._asking.setdefault(key, asyncio.Lock()):
             yield self._answers.get(key)
 
-    async def _list_by_job(self, how: Listed, scope: Scope, *, shared: bool) -> Answer:
-        call = self._list_call(how, scope)
+    async def _list_by_job(
+        self, resource: str, how: Listed, scope: Scope, *, shared: bool
+    ) -> Answer:
+        call = self._list_call(resource, how, scope)
         async with self._once_for(call, shared) as kept:
             if kept is None:
                 kept = _answer_of(await self._job_listing(call, scope))
@@ -587,7 +651,8 @@ class Rest:
                     code="DS-JOB-LOCATION",
                     hint="check `jobs.location` in the system file",
                 )
-            verdict = await self._poll(job, scope, max_bytes=LIST_BYTES)
+            about = replace(call.about, action="job")
+            verdict = await self._poll(job, scope, about, max_bytes=LIST_BYTES)
         if verdict.state != "success":
             raise Unavailable(
                 f"{call.method} {call.template}: the listing did not succeed: {verdict.message}",
@@ -599,9 +664,10 @@ class Rest:
     def _job_shape(self, how: Listed, resource: Resource) -> Shape:
         return Shape(records=how.job_records, identity=resource.id, each=how.each)
 
-    def _list_call(self, how: Listed, scope: Scope) -> _Call:
+    def _list_call(self, resource: str, how: Listed, scope: Scope) -> _Call:
         path, template = self._path(how.path, scope.values)
         return _Call(
+            about=About(action="list", scope=scope.name, resource=resource),
             method=how.method,
             path=path,
             template=template,
@@ -735,7 +801,8 @@ class Rest:
         id_ = search(write.id, document) if write.id else None
         if path is not None:
             log.accepted(path)
-            return self._outcome(await self._poll(path, scope), path, write.id, id_)
+            verdict = await self._poll(path, scope, _about(change, "job"))
+            return self._outcome(verdict, path, write.id, id_)
         if jobs is not None and answer.status == 202:
             return Outcome(
                 state="unknown",
@@ -801,13 +868,18 @@ class Rest:
             ) from None
         return path
 
-    async def _poll(self, path: str, scope: Scope, *, max_bytes: int = BODY_BYTES) -> _Verdict:
+    async def _poll(
+        self, path: str, scope: Scope, about: About, *, max_bytes: int = BODY_BYTES
+    ) -> _Verdict:
         """Ask a job until it has a verdict or its time is over. The caller holds the lane."""
         jobs = self._system.jobs
         assert jobs is not None  # noqa: S101 - a path comes from `jobs` only
         poll = jobs.poll
         template = _job_template(path, scope)
-        call = _Call(method="GET", path=path, template=template, max_bytes=max_bytes, counted=False)
+        call = _Call(
+            method="GET", path=path, template=template, max_bytes=max_bytes, counted=False,
+            about=about,
+        )  # fmt: skip
         began = self._clock()
         wait_s = poll.interval_s
         trouble = f"no verdict after {poll.timeout_s:g} s"
@@ -946,6 +1018,13 @@ class _Again:
     @property
     def why(self) -> str:
         return "declared safe to send again" if self._write.retry else "the same idempotency key"
+
+
+def _about(change: Change, action: Purpose) -> About:
+    return About(
+        action=action, profile=change.profile, scope=change.scope, resource=change.resource,
+        key=change.key,
+    )  # fmt: skip
 
 
 def _ends_the_run(fault: Unavailable) -> bool:
