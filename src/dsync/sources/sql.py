@@ -305,6 +305,9 @@ def _load_columns(
     return casts
 
 
+_NARROW = frozenset(["TINYINT", "SMALLINT", "INTEGER", "UTINYINT", "USMALLINT", "UINTEGER"])
+
+
 def _kept(column: str, type_: str, name: str, question: Question) -> _Cast:
     """A typed column, in the types that the kernel compares and that can be sent."""
     if "BLOB" in type_ or type_.startswith(("BIT", "UNION")):
@@ -320,7 +323,9 @@ def _kept(column: str, type_: str, name: str, question: Question) -> _Cast:
         return _Cast(sql=f"make_timestamp(epoch_us({column}))")
     if type_ in ("UUID", "INTERVAL", '"NULL"') or type_.startswith("ENUM"):
         return _Cast(sql=f"{column}::VARCHAR")
-    if type_ == "HUGEINT":
+    if type_ in _NARROW:
+        return _Cast(sql=f"{column}::BIGINT")  # one type for whole numbers, in every database
+    if type_ in ("HUGEINT", "UBIGINT"):
         return _Cast(sql=f"{column}::DECIMAL(38, 0)")
     return _Cast(sql=column)
 
