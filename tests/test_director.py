@@ -6,9 +6,11 @@ import json
 import os
 import subprocess
 import sys
+import time
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import pytest
@@ -169,6 +171,71 @@ def test_the_older_commands(tenant: Tenant, first: bool, tmp_path: Path) -> None
         "director", *flags, "import-repos",
         code=4, cwd=bare, **{**environment, "LP_DIRECTOR_API_TOKEN": "wrong"},
     )  # fmt: skip
+
+
+def test_undo_of_devices_and_their_groups(tenant: Tenant) -> None:
+    """Groups get their old words back before their new devices go: no member is missing."""
+    others = [
+        {"name": f"old-{n}", "ip": [f"192.0.2.{200 + n}"], "availability": "Minor",
+         "confidentiality": "Minor", "integrity": "Minor"}
+        for n in range(20)
+    ]  # fmt: skip
+    tenant.api.seed({"resource": "Devices", "objects": others})
+    tenant.run("apply", "device_groups", "devices", "--yes", "--run-id", "day")
+    approvals = ["--max-deletes", "100"]
+    for node in ("blue-be-1", "blue-be-2"):
+        approvals += ["--i-approve-deleting", "5-of-25", "--target", f"director/{node}"]
+    told = tenant.run("undo", "day", "--apply", "--delete", "--yes", *approvals).stdout
+    assert "UPDATED=4 | DELETED=12" in told
+    again = json.loads(tenant.run("plan", "device_groups", "devices", "--format", "json").stdout)
+    assert sum(tally["create"] + tally["update"] for tally in again["tallies"]) == 16
+
+
+def test_the_same_without_prefetch(tenant: Tenant) -> None:
+    """Each inventory of a node is listed once in a run, and prefetching changes no status."""
+    first = json.loads(tenant.run("plan", "director", "--format", "json").stdout)
+    gets = Counter(call["path"] for call in tenant.calls() if call["method"] == "GET")
+    assert set(gets.values()) == {1}
+    assert any(path.endswith("/DeviceGroups") for path in gets)
+    second = json.loads(tenant.run("plan", "director", "--no-prefetch", "--format", "json").stdout)
+    for part in ("tallies", "changes", "findings"):
+        assert second[part] == first[part]
+
+
+def test_a_token_that_dies_during_a_run(tenant: Tenant) -> None:
+    """It is renewed at the first 401, once, and no row is lost by it."""
+    config = tenant.folder / "directorsync.yml"
+    text = config.read_text().replace(
+        "token: demo\n", "token: demo\n      secret_key: demo-secret\n", 1
+    )
+    config.write_text(text)
+    assert "demo-secret" in text
+
+    def grow_old() -> None:
+        while not tenant.api.writes():
+            time.sleep(0.01)
+        tenant.api.advance(9 * 3600)
+
+    waiting = Thread(target=grow_old, daemon=True)
+    waiting.start()
+    told = tenant.run("apply", "director/repos", "--yes", "--node", "blue-be-1").stdout
+    waiting.join()
+    assert "CREATED=8" in told
+    answers = [(call["path"].rpartition("/")[2], call["status"]) for call in tenant.api.ledger()]
+    renewed = [name for name, _ in answers if name == "refreshToken"]
+    assert len(renewed) == 1
+    assert [status for _, status in answers].count(401) >= 1
+
+
+def test_lists_are_refreshed_after_writes(tenant: Tenant) -> None:
+    """A node shows changed lists only when it is told to: it is, and the next plan is empty."""
+    tenant.run("apply", "static_lists", "dynamic_lists", "--yes")
+    calls = [(call["method"], call["path"].rpartition("Lists")[2]) for call in tenant.calls()]
+    assert calls.count(("POST", "/refreshlist")) >= 1
+    last = max(n for n, call in enumerate(calls) if call[1].startswith(("/static", "/dynamic")))
+    assert ("POST", "/refreshlist") in calls[last:]
+    again = tenant.run("plan", "static_lists", "dynamic_lists", "--detailed-exitcode")
+    assert "Nothing to do" in again.stdout
 
 
 def test_the_report_of_owners(tenant: Tenant) -> None:

@@ -2,7 +2,7 @@
 
     run folder ──read──▶ what it has done: changes with their before-images, ids of new records
     target now ──spool─▶ settling.compare: is each record still as the run has left it?
-    both       ──diff──▶ the changes from now to then ──▶ a Plan, waves reversed
+    both       ──diff──▶ the changes from now to then ──▶ a Plan, deletes last
 
 | the run has | the record is now | undo |
 |---|---|---|
@@ -13,8 +13,8 @@
 | any of them | anything else | nothing: DS-UNDO-CONFLICT; somebody else was here |
 
 What cannot come back as it was (a field that is sent and never read, say) is not touched at all:
-DS-UNDO-LOST. Waves run backwards, so each state that the target passes through is one that it has
-had before. The result is an ordinary plan: it is saved, guarded, applied, resumed and undone as any
+DS-UNDO-LOST. Deleted records come back before what refers to them, and created ones go last,
+children before parents. The result is an ordinary plan: it is saved, guarded, applied, resumed and undone as any
 other.
 """
 
@@ -622,7 +622,7 @@ class _Work:
                 key=tuple(key) if action == "delete" else old.key,
                 id=msgspec.json.decode(id_) if id_ else None,
                 row=None if action == "delete" else number,
-                wave=self.past.waves - old.wave,
+                wave=self._wave(action, old.wave),
                 fields=(), needs=wish.needs, before=before, after=None, payload=payload,
             )  # fmt: skip
             if action == "update":
@@ -632,6 +632,15 @@ class _Work:
             else:
                 made[number] = change
         return made
+
+    def _wave(self, action: str, old: int) -> int:
+        """Restored records first, parents before children; then their children's deletes.
+
+        An update has its old wave: what it must send back beside its own fields is as it was read
+        only before the records that refer to it are changed, or deleted.
+        """
+        last = self.past.waves
+        return {"create": last - old, "update": old, "delete": 2 * last + 1 - old}[action]
 
     def _drop(
         self, con: duckdb.DuckDBPyConnection, compared: Compared, made: Mapping[int, Any]
