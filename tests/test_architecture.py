@@ -31,6 +31,7 @@ FLOORS: tuple[frozenset[str], ...] = tuple(
         "planning",
         "outcomes course",
         "connectors",
+        "hierarchy",
         "diff operations safety",
         "normalisers",
         "desired",
@@ -71,8 +72,8 @@ EXCEPTIONS: dict[tuple[str, str], str] = {
 }
 
 KERNEL = (
-    "mapping", "lookups", "desired", "normalisers", "diff", "operations", "safety", "findings",
-    "transforms", "templates", "checks", "expressions", "sql", "model",
+    "mapping", "lookups", "desired", "normalisers", "diff", "hierarchy", "operations", "safety",
+    "findings", "transforms", "templates", "checks", "expressions", "sql", "model",
 )  # fmt: skip
 NOT_IN_KERNEL = {"asyncio", "sqlite3", "httpx2", "http", "socket", "threading"}
 BANNED = {"httpx", "pickle", "yaml", "requests"}

@@ -923,7 +923,10 @@ def _given_up(log: _CallLog, error: DsyncError) -> Outcome | None:
 
 def _filled(change: Change, known: Known) -> Change:
     return dataclasses.replace(
-        change, payload=filled(change.payload, known), after=filled(change.after, known)
+        change,
+        id=filled(change.id, known),
+        payload=filled(change.payload, known),
+        after=filled(change.after, known),
     )
 
 

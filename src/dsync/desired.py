@@ -12,9 +12,10 @@ as wanted.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
 
 from dsync import checks, findings, lookups
 from dsync.errors import Invalid
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 
     from dsync.lookups import Inventory
     from dsync.mapping import Mapped
-    from dsync.profile import Profile
+    from dsync.profile import Check, Profile
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,6 +49,27 @@ class Desired:
     """payload fields whose columns the source does not have: existing records keep theirs"""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Own:
+    """The records of the profile's own resource, which lookups of its rows may name.
+
+    `inventory` opens one of the lookups over the listing and a table of records to come (the name
+    of the lookup, the table, a suffix). `file` and `key` are the listing and its key fields.
+    """
+
+    lookups: frozenset[str]
+    inventory: OpenOwn
+    file: Path | None
+    key: tuple[str, ...]
+    may_create: bool
+
+
+class OpenOwn(Protocol):
+    """Opens one lookup among the profile's own records."""
+
+    def __call__(self, lookup: str, coming: str | None, suffix: str = "") -> Inventory: ...
+
+
 def build(
     con: duckdb.DuckDBPyConnection,
     mapped: Mapped,
@@ -56,18 +78,21 @@ def build(
     section: int,
     key: Sequence[str],
     caseless_key: bool = False,
+    own: Own | None = None,
 ) -> Desired:
     """What we want in one scope: lookups, checks, payload and key.
 
-    `inventories` has one entry for each name in `profile.resolve`. `key` are the names of the
-    key in the system; the profile's natural key gives their values, in the same order.
+    `inventories` has one entry for each name in `profile.resolve`, but for those in `own`. `key`
+    are the names of the key in the system; the profile's natural key gives their values, in the
+    same order.
     """
     profile = mapped.profile
+    checks_ = profile.prechecks
     if section != mapped.section:
         findings.copy(con, mapped.section, section)
     relation, fields = lookups.resolve(con, mapped, inventories, section)
-    _check(con, mapped, section, relation, fields)
-    payload = _payload(con, relation, fields, profile.payload)
+    mine = own.lookups if own is not None else frozenset()
+    _check(con, mapped, section, relation, fields, [c for c in checks_ if c.field not in mine])
     natural = profile.identity.natural_key
     if len(natural) != len(key):
         raise Invalid(
@@ -76,26 +101,27 @@ def build(
             code="DS-PROFILE-006",
             hint="name one field of the profile for each key field of the system, in its order",
         )
-    keys = [text_of(payload.get(part) or fields[part]) for part in natural]
-    select = ["t.rid", "t._row", f"[{', '.join(keys)}] AS _key", "t._needs AS needs"]
-    joins = [f"lower({sql})" if caseless_key else sql for sql in keys]
-    select += [f"{sql} AS k{i}" for i, sql in enumerate(joins)]
+    if own is not None:
+        coming = _coming(con, mapped, section, relation, fields, key, caseless_key, own)
+        before, relation = relation, f"rows_{section}_own"
+        found = {name_: own.inventory(name_, coming) for name_ in sorted(own.lookups)}
+        lookups.look_up(con, mapped, found, section, fields, before=before, after=relation)
+        _check(con, mapped, section, relation, fields, [c for c in checks_ if c.field in mine])
+    payload = _payload(con, relation, fields, profile.payload)
+    keys = _keys(profile, fields, caseless_key)
+    select = ["t.rid", "t._row", f"[{', '.join(keys.shown)}] AS _key", "t._needs AS needs"]
+    select += [f"{sql} AS k{i}" for i, sql in enumerate(keys.joined)]
     select += [f"{column.sql} AS p{i}" for i, column in enumerate(payload.values())]
     view = f"desired_{section}"
     con.execute(f"CREATE VIEW {view} AS SELECT {', '.join(select)} FROM {relation} t")
     types = describe(con, f"FROM {view}")
     columns = {part: Column(f"p{i}", types[f"p{i}"]) for i, part in enumerate(payload)}
-    unread = mapped.unread + _check_keys(con, mapped, section, view, len(keys))
+    unread = mapped.unread + _check_keys(con, mapped, section, view, len(natural))
     findings.drop_consequences(
         con, section, origins=_origins(profile, {}), cells=_origins(profile, mapped.headers)
     )
     blocked = f"blocked_{section}"
-    con.execute(
-        f"CREATE TABLE {blocked} AS SELECT rid, "
-        "CASE WHEN bool_or(severity = 'error') THEN 'error' ELSE 'skip' END AS status "
-        f"FROM findings WHERE section = {section} AND severity <> 'warn' AND rid IS NOT NULL "
-        "GROUP BY rid"
-    )
+    con.execute(f"CREATE TABLE {blocked} AS {_BLOCKED.format(section=section)}")
     return Desired(
         mapped=mapped,
         section=section,
@@ -123,6 +149,104 @@ def _unmanaged(mapped: Mapped) -> frozenset[str]:
     )
 
 
+_BLOCKED = (
+    "SELECT rid, CASE WHEN bool_or(severity = 'error') THEN 'error' ELSE 'skip' END AS status "
+    "FROM findings WHERE section = {section} AND severity <> 'warn' AND rid IS NOT NULL "
+    "GROUP BY rid"
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Keys:
+    """SQL of the parts of a key, as they are shown and as they are joined on."""
+
+    shown: Sequence[str]
+    joined: Sequence[str]
+
+
+def _keys(profile: Profile, fields: Mapping[str, Column], caseless: bool) -> _Keys:
+    shown = []
+    for part in profile.identity.natural_key:
+        made = profile.payload.get(part)
+        if made is None:
+            shown.append(text_of(fields[part]))
+            continue
+        field = whole(made)
+        column = fields[field] if field else Column(compose(made, fields))
+        shown.append(text_of(column))
+    return _Keys(shown=shown, joined=[f"lower({sql})" if caseless else sql for sql in shown])
+
+
+def _coming(
+    con: duckdb.DuckDBPyConnection,
+    mapped: Mapped,
+    section: int,
+    relation: str,
+    fields: Mapping[str, Column],
+    key: Sequence[str],
+    caseless: bool,
+    own: Own,
+) -> str | None:
+    """The records that rows of this profile will create, as `lookups.inventory` takes them.
+
+    A row that is withheld creates nothing; nor does one that a lookup among these would withhold.
+    """
+    if not own.may_create:
+        return None
+    profile = mapped.profile
+    keys = _keys(profile, fields, caseless)
+    used = {name_: profile.resolve[name_] for name_ in sorted(own.lookups)}
+    needed = {part for one in used.values() if (lookup := one.lookup or one.lookup_many)
+              for part in (lookup.by, *([] if one.take == "id" else [one.take]))}  # fmt: skip
+    made = {part: profile.payload[part] for part in sorted(needed) if part in profile.payload}
+    # What is made of a lookup among these cannot be known before it.
+    made = {part: value for part, value in made.items()
+            if own.lookups.isdisjoint(fields_of(json.dumps(value)))}  # fmt: skip
+    objects = ", ".join(
+        f"{literal(part)}, to_json({column.sql})"
+        for part, column in _payload(con, relation, fields, made).items()
+    )
+    table = f"coming_{section}"
+    joined = ", ".join(f"{sql} AS k{i}" for i, sql in enumerate(keys.joined))
+    con.execute(
+        f"CREATE TABLE {table} AS SELECT t.rid, 'create' AS action, {joined}, "
+        f"[{', '.join(keys.shown)}] AS key, json_object({objects}) AS payload FROM {relation} t "
+        f"WHERE t.rid NOT IN (SELECT rid FROM ({_BLOCKED.format(section=section)}))"
+    )
+    parts = [f"k{i}" for i in range(len(key))]
+    blank = " OR ".join(f"coalesce({part}, '') = ''" for part in parts)
+    twins = f"SELECT {', '.join(parts)} FROM {table} GROUP BY ALL HAVING count(*) > 1"
+    con.execute(f"DELETE FROM {table} WHERE {blank} OR ({', '.join(parts)}) IN ({twins})")
+    if own.file is not None:
+        columns = ", ".join(f"{literal(part)}: 'VARCHAR'" for part in own.key)
+        there = ", ".join(f"lower({name(p)})" if caseless else name(p) for p in own.key)
+        con.execute(
+            f"DELETE FROM {table} WHERE ({', '.join(parts)}) IN (SELECT ({there}) FROM "
+            f"read_json({literal(str(own.file))}, columns={{{columns}}}, "
+            f"format='newline_delimited', maximum_object_size={lookups.MAX_RECORD_BYTES}))"
+        )
+    if all(one.on_missing in ("warn", "ignore") for one in used.values()):
+        return table
+    round_ = 0
+    while True:
+        round_ += 1
+        # A row that is withheld for want of another one may be what a third one wants.
+        found = {n: own.inventory(n, table, f"_try{round_}") for n in used}
+        after = f"rows_{section}_try{round_}"
+        lookups.look_up(
+            con, mapped, found, section, dict(fields), before=relation, after=after, quiet=True
+        )
+        lost = " OR ".join(
+            f"len(_missing_{n}) > 0" if one.on_missing not in ("warn", "ignore") else "false"
+            for n, one in used.items()
+        )
+        rows = con.execute(
+            f"DELETE FROM {table} WHERE rid IN (SELECT rid FROM {after} WHERE {lost})"
+        ).fetchall()
+        if not rows[0][0]:
+            return table
+
+
 def _origins(profile: Profile, headers: Mapping[str, str]) -> dict[str, set[str]]:
     """Field -> the fields that it is made from, directly or not, or that share a header."""
     origins: dict[str, set[str]] = {}
@@ -146,9 +270,10 @@ def _check(
     section: int,
     relation: str,
     fields: Mapping[str, Column],
+    prechecks: Iterable[Check],
 ) -> None:
-    """Run the profile's prechecks and note their offenders."""
-    for check in mapped.profile.prechecks:
+    """Run these prechecks and note their offenders."""
+    for check in prechecks:
         entry = checks.CATALOGUE[check.type]
         resolved = mapped.profile.resolve.get(check.field or "")
         if check.type.startswith("must_exist") and resolved is not None and check.field:

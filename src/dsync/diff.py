@@ -99,6 +99,8 @@ class Compared:
     counts: Mapping[str, int] = field(default_factory=dict)
     columns: Mapping[str, str] = field(default_factory=dict)
     """payload field -> its SQL type"""
+    depth: int = 0
+    """the greatest of the column `depth`, which the table has when this is not 0"""
 
 
 def compare(
@@ -109,9 +111,12 @@ def compare(
     diff: Diff,
     abilities: Abilities,
     omit_empty: Sequence[str] = (),
+    synonyms: Mapping[str, Mapping[str, str]] | None = None,
     spool: Spool | None = None,
 ) -> Compared:
     """All changes of one profile in one scope.
+
+    `synonyms` are, for a field, texts (lower case, trimmed) and the one that stands for them.
 
     With a `spool` the work is cut into buckets of keys, decided one by one: the same changes, in
     memory that does not grow with the number of records.
@@ -125,6 +130,7 @@ def compare(
         ignored=abilities.write_only | desired.unmanaged,
         unknown_if_absent=abilities.unknown_if_absent,
         omit_empty=frozenset(omit_empty),
+        synonyms=synonyms or {},
     )
     table = f"changes_{section}"
     con.execute(
@@ -350,7 +356,7 @@ def _note_twins(con: duckdb.DuckDBPyConnection, desired: Desired, matched: str) 
     if not count(con, "FROM twins"):
         return
     ids = "array_to_string(list(m.id::VARCHAR ORDER BY m.id::VARCHAR)[:5], ', ')"
-    _note(
+    note(
         con, desired,
         source=f"FROM {desired.relation} d JOIN (SELECT m.rid, {ids} AS ids FROM {matched} m "
         "SEMI JOIN twins USING (rid) GROUP BY m.rid) w USING (rid)",
@@ -403,21 +409,21 @@ def _updates(
     con.execute("DELETE FROM candidates WHERE len(differ) = 0")
     if not count(con, "FROM candidates"):
         return
-    _withhold(con, desired, "candidates", "protected", "DS-PROTECTED",
+    withhold(con, desired, "candidates", "protected", "DS-PROTECTED",
               "'the existing record is built in, and never changed'",
               "leave it out of the source")  # fmt: skip
     if abilities.update is None:
-        _withhold(con, desired, "candidates", "true", "DS-CANNOT",
+        withhold(con, desired, "candidates", "true", "DS-CANNOT",
                   "'the API cannot update this resource; differing: ' || "
                   "array_to_string(c.differ, ', ')", "change it by hand")  # fmt: skip
         return
     fixed = literal(sorted(ability.omit)) + "::VARCHAR[]"
     left = f"list_filter(c.differ, lambda _x_: NOT list_contains({fixed}, _x_))"
-    _withhold(con, desired, "candidates", f"len({left}) = 0", "DS-CANNOT-FIELD",
+    withhold(con, desired, "candidates", f"len({left}) = 0", "DS-CANNOT-FIELD",
               "'differs, but cannot be edited: ' || array_to_string(c.differ, ', ')",
               "change it by hand, or delete the record and let it be created")  # fmt: skip
     if "update" not in abilities.allowed:
-        _withhold(con, desired, "candidates", "true", "DS-ACTION-OFF",
+        withhold(con, desired, "candidates", "true", "DS-ACTION-OFF",
                   "'needs an update, and updates are off'", "allow updates")  # fmt: skip
         return
     edits = "c.edits"
@@ -460,11 +466,11 @@ def _creates(
             f"(SELECT d.rid FROM {desired.relation} d WHERE NOT {one})"
         )
     if abilities.create is None:
-        _withhold(con, desired, "fresh", "true", "DS-CANNOT",
+        withhold(con, desired, "fresh", "true", "DS-CANNOT",
                   "'the API cannot create this resource'", "create it by hand")  # fmt: skip
         return
     if "create" not in abilities.allowed:
-        _withhold(con, desired, "fresh", "true", "DS-ACTION-OFF",
+        withhold(con, desired, "fresh", "true", "DS-ACTION-OFF",
                   "'is missing, and creates are off'", "allow creates")  # fmt: skip
         return
     payload = _payload(desired, Ability(omit=abilities.create.omit), omit_empty)
@@ -534,7 +540,7 @@ def _select(
         )
         con.execute(f"DELETE FROM {table} c WHERE {condition}")
         con.execute("DELETE FROM dropped WHERE rid IS NULL")
-        _withhold(con, desired, "dropped", "true", "DS-NOT-CHOSEN",
+        withhold(con, desired, "dropped", "true", "DS-NOT-CHOSEN",
                   "'left out by --only or --limit'", None)  # fmt: skip
 
 
@@ -585,7 +591,7 @@ def _object(parts: Mapping[str, tuple[str, str]]) -> str:
     return f"('{{' || array_to_string([{', '.join(items)}], ',') || '}}')::JSON"
 
 
-def _withhold(
+def withhold(
     con: duckdb.DuckDBPyConnection,
     desired: Desired,
     rows: str,
@@ -598,7 +604,7 @@ def _withhold(
     if not count(con, f"FROM {rows} c WHERE {condition}"):
         return
     section = desired.section
-    _note(con, desired, source=f"FROM {rows} c JOIN {desired.relation} d ON d.rid = c.rid "
+    note(con, desired, source=f"FROM {rows} c JOIN {desired.relation} d ON d.rid = c.rid "
           f"WHERE {condition}", severity="skip", code=code, message=message, hint=hint)  # fmt: skip
     con.execute(
         f"INSERT INTO blocked_{section} SELECT c.rid, 'skip' FROM {rows} c WHERE {condition}"
@@ -606,7 +612,7 @@ def _withhold(
     con.execute(f"DELETE FROM {rows} c WHERE {condition}")
 
 
-def _note(
+def note(
     con: duckdb.DuckDBPyConnection,
     desired: Desired,
     *,

@@ -68,8 +68,10 @@ class Shape:
         identity: str,
         paging: Paging | None = None,
         each: Each | None = None,
+        beside: Mapping[str, Any] | None = None,
     ) -> None:
-        self._records, self._each = records, each
+        """`beside` are fields that every record gets, from where it stands."""
+        self._records, self._each, self._laid = records, each, beside or {}
         self._id = identity if each is None else each.id
         self._next = paging.next if paging else None
         self._total = paging.total if paging else None
@@ -77,8 +79,8 @@ class Shape:
         for expression in (records, self._id, self._next, self._total, *inner):
             if expression is not None:
                 _compiled(expression)
-        beside = [e for e in (self._next, self._total) if e is not None]
-        self._fast = _reader(beside, records) if each is None else None
+        around = [e for e in (self._next, self._total) if e is not None]
+        self._fast = _reader(around, records) if each is None and not beside else None
         self._ids = _id_decoder(self._id)
         self._checked_once = False
 
@@ -120,6 +122,8 @@ class Shape:
         records = search(self._records, document)
         if not isinstance(records, list) or not all(isinstance(r, dict) for r in records):
             self._fail(answer)
+        if self._laid:
+            records = [{**record, **self._laid} for record in records]
         inner = records if self._each is None else list(self._inside(records, answer))
         return Batch(
             ndjson=_encoder.encode_lines(inner),
@@ -269,8 +273,9 @@ class Walk:
     """The way over all pages, and the proof that it was the whole way.
 
     By offset and page number it goes on to the first empty page, unless the API has `next`, or
-    tells its total and the page that reaches it is not full: a server that silently gives smaller
-    pages than asked for would else end the listing too early.
+    tells its total and the page that reaches it is not full, or is known to give full pages
+    (`ends: short`): a server that silently gives smaller pages than asked for would else end the
+    listing too early.
     """
 
     def __init__(self, paging: Paging, what: str) -> None:
@@ -358,6 +363,8 @@ class Walk:
                 done = done and batch.count < size
                 if self._paging.next is not None:
                     done = batch.next in (None, False, "")
+                elif self._paging.ends == "short":
+                    done = batch.count < size
                 return None if done or not batch.count else self._numbered(batch.count < size)
             case "cursor":
                 cursor = batch.next

@@ -53,6 +53,7 @@ def inventory(
     is_id: bool,
     creates: str | None,
     key: Sequence[str],
+    where: Mapping[str, str | Sequence[str]] | None = None,
 ) -> Inventory:
     """What a lookup joins: the records of a listing, and those that this plan creates.
 
@@ -60,12 +61,16 @@ def inventory(
     before. The id of a record to come is a reference, filled in when its create is done.
     """
     parts = []
+    where = where or {}
     if file is not None:
-        columns = ", ".join(f"{literal(field)}: 'JSON'" for field in dict.fromkeys((by, take)))
+        used = dict.fromkeys((by, take, *where))
+        columns = ", ".join(f"{literal(field)}: 'JSON'" for field in used)
+        chosen = [_is_among(name(field), of) for field, of in where.items()]
         parts.append(
-            f"SELECT {name(by)} ->> '$' AS called, {name(take)} AS take, NULL::JSON AS made "
-            f"FROM read_json({literal(str(file))}, columns={{{columns}}}, "
+            f"SELECT unnest({_texts(name(by))}) AS called, {name(take)} AS take, "
+            f"NULL::JSON AS made FROM read_json({literal(str(file))}, columns={{{columns}}}, "
             f"format='newline_delimited', maximum_object_size={MAX_RECORD_BYTES})"
+            + (f" WHERE {' AND '.join(chosen)}" if chosen else "")
         )
     if creates is not None:
         made = f"json_array({literal(resource)}, key)"
@@ -79,9 +84,11 @@ def inventory(
                 f"::VARCHAR || {literal(REF_CLOSE)}"
             )
             taken = f"to_json({token})"
+        chosen = ["action = 'create'"]
+        chosen += [_is_among(f"(payload -> {literal(pointer(f))})", v) for f, v in where.items()]
         parts.append(
             f"SELECT {named} AS called, {taken} AS take, {made} AS made FROM {creates} "
-            "WHERE action = 'create'"
+            f"WHERE {' AND '.join(chosen)}"
         )
     parts = parts or ["SELECT NULL::VARCHAR AS called, NULL::JSON AS take, NULL::JSON AS made"]
     con.execute(f"CREATE TABLE {name(table)} AS {' UNION ALL '.join(parts)}")
@@ -92,13 +99,49 @@ def inventory(
     return Inventory(resource=resource, relation=texts, take="VARCHAR")
 
 
+def _texts(value: str) -> str:
+    """SQL of a JSON value as a list of texts: of its items, or of itself alone."""
+    return (
+        f"CASE WHEN json_type({value}) = 'ARRAY' THEN CAST({value} AS VARCHAR[]) "
+        f"ELSE [{value} ->> '$'] END"
+    )
+
+
+def _is_among(value: str, of: str | Sequence[str]) -> str:
+    """SQL: a JSON value is one of these texts, or has one of them among its items."""
+    wanted = sorted({text.strip().lower() for text in ([of] if isinstance(of, str) else of)})
+    return (
+        f"coalesce(list_has_any(list_transform({_texts(value)}, lambda _x_: lower(trim(_x_))), "
+        f"{literal(wanted)}::VARCHAR[]), false)"
+    )
+
+
+def synonyms(con: duckdb.DuckDBPyConnection, file: Path | None, by: str) -> dict[str, str]:
+    """Every name (lower case, trimmed) of a listing's records -> the first name of its record."""
+    if file is None:
+        return {}
+    rows: list[tuple[str, str]] = con.execute(
+        "SELECT lower(trim(unnest(names))) AS one, lower(trim(names[1])) AS first FROM "
+        f"(SELECT list_filter({_texts(name(by))}, lambda _x_: _x_ IS NOT NULL) AS names "
+        f"FROM read_json({literal(str(file))}, columns={{{literal(by)}: 'JSON'}}, "
+        f"format='newline_delimited', maximum_object_size={MAX_RECORD_BYTES})) ORDER BY ALL"
+    ).fetchall()
+    found: dict[str, str] = {}
+    for one, first in rows:
+        found.setdefault(one, first)
+    return found
+
+
 def resolve(
     con: duckdb.DuckDBPyConnection,
     mapped: Mapped,
     inventories: Mapping[str, Inventory],
     section: int,
 ) -> tuple[str, dict[str, Column]]:
-    """The mapped rows with all lookups done: (relation with `rid` and `_row`, its fields)."""
+    """The mapped rows with these lookups done: (relation with `rid` and `_row`, its fields).
+
+    `inventories` are by name of the lookup; those that have none are left for later.
+    """
     relation = f"rows_{section}"
     names = ", ".join(f"t.{name(key)}" for key in mapped.columns)
     base = (
@@ -106,18 +149,38 @@ def resolve(
         f"FROM {mapped.table} t"
     )
     fields = {key: Column(f"t.{name(key)}", c.type) for key, c in mapped.columns.items()}
-    if not mapped.profile.resolve:
+    if not inventories:
         con.execute(f"CREATE VIEW {relation} AS {base}")
         return relation, fields
     con.execute(f"CREATE TABLE {relation}_0 AS {base}")
-    for index, (key, entry) in enumerate(mapped.profile.resolve.items()):
-        fields[key] = _look_up(
-            con, f"{relation}_{index}", f"{relation}_{index + 1}", key, entry,
-            inventories[key], fields,
-        )  # fmt: skip
-    con.execute(f"CREATE VIEW {relation} AS FROM {relation}_{len(mapped.profile.resolve)}")
-    _note_misses(con, mapped, section, relation, inventories)
+    look_up(con, mapped, inventories, section, fields, before=f"{relation}_0", after=relation)
     return relation, fields
+
+
+def look_up(
+    con: duckdb.DuckDBPyConnection,
+    mapped: Mapped,
+    inventories: Mapping[str, Inventory],
+    section: int,
+    fields: dict[str, Column],
+    *,
+    before: str,
+    after: str,
+    quiet: bool = False,
+) -> None:
+    """Do these lookups on the rows of `before`, which gives the view `after`; adds to `fields`.
+
+    What is not found is noted, unless `quiet`.
+    """
+    entries = {key: of for key, of in mapped.profile.resolve.items() if key in inventories}
+    table = before
+    for index, (key, entry) in enumerate(entries.items(), 1):
+        following = f"{after}_{index}"
+        fields[key] = _look_up(con, table, following, key, entry, inventories[key], fields)
+        table = following
+    con.execute(f"CREATE VIEW {after} AS FROM {table}")
+    if not quiet:
+        _note_misses(con, mapped, section, after, entries)
 
 
 def _look_up(
@@ -135,6 +198,7 @@ def _look_up(
         raise Invalid(f"resolve.{key} has neither lookup nor lookup_many", code="DS-LINT-060")
     using = _using(lookup.using, fields)
     names = using.sql if entry.lookup_many else f"[{text_of(using)}]"
+    fold = (lambda sql: f"lower(trim({sql}))") if lookup.caseless else (lambda sql: sql)
     if entry.lookup_many and not using.is_list:
         raise Invalid(
             f"resolve.{key}: lookup_many works on a list, and {lookup.using} is {using.type}",
@@ -143,10 +207,10 @@ def _look_up(
             hint="split the text first, or use lookup",
         )
     con.execute(
-        f"CREATE OR REPLACE TEMP TABLE inventory_now AS SELECT called, min(take) AS take, "
-        "min(made) AS made, count(DISTINCT take) AS n, "
+        f"CREATE OR REPLACE TEMP TABLE inventory_now AS SELECT {fold('called')} AS called, "
+        "min(take) AS take, min(made) AS made, count(DISTINCT take) AS n, "
         "list(DISTINCT take::VARCHAR ORDER BY take::VARCHAR) AS all_ "
-        f"FROM {inventory.relation} WHERE called IS NOT NULL GROUP BY called"
+        f"FROM {inventory.relation} WHERE called IS NOT NULL GROUP BY {fold('called')}"
     )
     con.execute(
         "CREATE OR REPLACE TEMP TABLE inventory_case AS SELECT lower(called) AS low, "
@@ -162,7 +226,7 @@ def _look_up(
         "list(DISTINCT i.made ORDER BY i.made) FILTER (i.made IS NOT NULL) AS made "
         f"FROM (SELECT rid, unnest(l) AS one, generate_subscripts(l, 1) AS pos FROM "
         f"(SELECT t.rid, ({names})::VARCHAR[] AS l FROM {before} t)) u "
-        "LEFT JOIN inventory_now i ON i.called = u.one "
+        f"LEFT JOIN inventory_now i ON i.called = {fold('u.one')} "
         "LEFT JOIN inventory_case c ON c.low = lower(u.one) "
         "WHERE u.one IS NOT NULL AND u.one <> '' GROUP BY u.rid"
     )
@@ -174,6 +238,8 @@ def _look_up(
     sql = value.sql
     if entry.if_empty is not None:
         blank, instead = checks.empty(using), _instead(entry.if_empty, fields)
+        if entry.on_missing in ("warn", "ignore") and not entry.lookup_many:
+            blank = f"({blank} OR len(f.missing) > 0)"
         sql = f"CASE WHEN {blank} THEN {instead}::{value.type} ELSE {sql} END"
     con.execute(
         f"CREATE TABLE {after} AS SELECT t.* EXCLUDE (_needs), "
@@ -201,7 +267,7 @@ def _note_misses(
     mapped: Mapped,
     section: int,
     relation: str,
-    inventories: Mapping[str, Inventory],
+    entries: Mapping[str, Resolve],
 ) -> None:
     """Ambiguous names always block; missing ones as the profile says, else they skip the row.
 
@@ -209,7 +275,7 @@ def _note_misses(
     """
     checked = {c.field for c in mapped.profile.prechecks if c.type.startswith("must_exist")}
     join = f"FROM {relation} r JOIN {mapped.table} t ON t.rowid = r.rid"
-    for key, entry in mapped.profile.resolve.items():
+    for key, entry in entries.items():
         where = f"in {entry.from_}"
         field = used_field(entry)
         findings.note(

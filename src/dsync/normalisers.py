@@ -8,7 +8,7 @@ time. Nested values meet in the shape of the desired ones: what only the API has
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -64,6 +64,7 @@ def fields(
     ignored: frozenset[str],
     unknown_if_absent: frozenset[str],
     omit_empty: frozenset[str],
+    synonyms: Mapping[str, Mapping[str, str]],
 ) -> list[Field]:
     """The payload fields that are compared; `ignored` ones are sent only."""
     result = []
@@ -75,6 +76,8 @@ def fields(
         pair = _comparable(con, desired, d, raw)
         unread = "false" if pair.theirs == raw else f"({raw} IS NOT NULL AND {pair.theirs} IS NULL)"
         normal = [_normalise(key, sql, pair.form, d, diff) for sql in (pair.mine, pair.theirs)]
+        if (same := synonyms.get(key)) and pair.form == "VARCHAR":
+            normal = [_same(sql, same) for sql in normal]
         alike = pair.alike
         if key in diff.overlap:
             mine, theirs = (f"try_cast({sql} AS VARCHAR[])" for sql in normal)
@@ -99,6 +102,12 @@ def fields(
             )
         )
     return result
+
+
+def _same(sql: str, synonyms: Mapping[str, str]) -> str:
+    """SQL of a text, or of the one that stands for all its synonyms."""
+    pairs = ", ".join(f"{literal(one)}: {literal(first)}" for one, first in synonyms.items())
+    return f"coalesce(MAP {{{pairs}}}[lower(trim({sql}))], {sql})"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

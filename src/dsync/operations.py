@@ -8,6 +8,8 @@ A level is a profile's distance from those that rely on nothing:
                 |                   |
     level 2   ProcessingPolicy -----+                  create, update: wave 2
                                                        deletes: waves 3, 4, 5, from the bottom up
+
+A level whose rows rely on each other has a wave for each depth (`hierarchy`).
 """
 
 from __future__ import annotations
@@ -40,6 +42,8 @@ class Section:
     scope: str
     level: int
     changes: str | None
+    depth: int = 0
+    """the greatest of the column `depth` of its changes; 0: there is no such column"""
 
 
 def levels(needs: Mapping[str, Iterable[str]]) -> dict[str, int]:
@@ -74,6 +78,7 @@ def write_body(con: duckdb.DuckDBPyConnection, sections: Sequence[Section], body
     The order depends on the inputs alone: wave, then scope and profile as given, then row.
     """
     top = max((section.level for section in sections), default=0)
+    waves = _waves(sections, top)
     digest = sha256()
     with body.open("wb") as out:
 
@@ -84,12 +89,18 @@ def write_body(con: duckdb.DuckDBPyConnection, sections: Sequence[Section], body
                 digest.update(lines)
                 out.write(lines)
 
-        for deletes in (False, True):
-            order = sorted(sections, key=lambda s: -s.level if deletes else s.level)
-            for section in order:
-                if section.changes is not None and _any(con, section.changes, deletes):
-                    wave = 2 * top + 1 - section.level if deletes else section.level
-                    append(*_changes(section, wave, deletes))
+        for level in range(top + 1):
+            here = [one for one in sections if one.level == level and one.changes is not None]
+            for wave in waves[level]:
+                for section in here:
+                    depth = wave - waves[level].start
+                    if depth <= section.depth and _any(con, section, False, depth):
+                        append(*_changes(section, wave, False, depth))
+        for level in range(top, -1, -1):
+            for section in sections:
+                here_too = section.level == level and section.changes is not None
+                if here_too and _any(con, section, True, None):
+                    append(*_changes(section, waves[-1].stop + top - level, True, None))
         for section in sections:
             if con.execute(
                 f"SELECT count(*) FROM findings WHERE section = {section.number}"
@@ -101,15 +112,30 @@ def write_body(con: duckdb.DuckDBPyConnection, sections: Sequence[Section], body
 _BATCH = 8192
 
 
-def _any(con: duckdb.DuckDBPyConnection, table: str, deletes: bool) -> bool:
-    sign = "=" if deletes else "<>"
-    rows = con.execute(f"SELECT count(*) FROM {table} WHERE action {sign} 'delete'").fetchall()
-    return bool(rows[0][0])
+def _waves(sections: Sequence[Section], top: int) -> list[range]:
+    """The waves of each level's creates and updates: one for each depth."""
+    waves: list[range] = []
+    for level in range(top + 1):
+        start = waves[-1].stop if waves else 0
+        deepest = max((one.depth for one in sections if one.level == level), default=0)
+        waves.append(range(start, start + deepest + 1))
+    return waves
 
 
-def _changes(section: Section, wave: int, deletes: bool) -> tuple[str, str, str]:
+def _rows(section: Section, deletes: bool, depth: int | None) -> str:
+    rows = f"{section.changes} WHERE action {'=' if deletes else '<>'} 'delete'"
+    return rows if depth is None or not section.depth else f"{rows} AND depth = {depth}"
+
+
+def _any(
+    con: duckdb.DuckDBPyConnection, section: Section, deletes: bool, depth: int | None
+) -> bool:
+    found = con.execute(f"SELECT count(*) FROM {_rows(section, deletes, depth)}").fetchall()
+    return bool(found[0][0])
+
+
+def _changes(section: Section, wave: int, deletes: bool, depth: int | None) -> tuple[str, str, str]:
     """(SQL of a line, the rows, their order) of a section's changes."""
-    sign = "=" if deletes else "<>"
     head = _constants(
         profile=section.profile,
         system=section.system,
@@ -129,7 +155,7 @@ def _changes(section: Section, wave: int, deletes: bool) -> tuple[str, str, str]
         """ || ',"payload":' || coalesce(payload::VARCHAR, 'null') || '}'"""
     )
     order = "key, id" if deletes else "ord"
-    return line, f"{section.changes} WHERE action {sign} 'delete'", order
+    return line, _rows(section, deletes, depth), order
 
 
 def _findings(section: Section) -> tuple[str, str, str]:

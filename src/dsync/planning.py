@@ -11,14 +11,15 @@ import asyncio
 import contextlib
 import hashlib
 import itertools
+import json
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from hashlib import sha256
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from dsync import database
 from dsync.database import Engine as Engine
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
     from dsync.lookups import Inventory
     from dsync.mapping import Mapped
     from dsync.operations import Section
-    from dsync.profile import LoadedProfile, Scalar, Values
+    from dsync.profile import LoadedProfile, Profile, Scalar, Values
     from dsync.safety import Approvals, Histories
     from dsync.sources import SourceTable
     from dsync.sources.sql import Answer, Question
@@ -99,7 +100,9 @@ class Job:
     @property
     def listings(self) -> tuple[str, ...]:
         """The resources to list in each scope: the target's own, and the inventories."""
-        wanted = [self.resource, *(r.from_ for r in self.profile.profile.resolve.values())]
+        profile = self.profile.profile
+        wanted = [self.resource, *(entry.from_ for entry in profile.resolve.values())]
+        wanted += [entry.from_ for entry in profile.diff.synonyms.values()]
         return tuple(dict.fromkeys(wanted))
 
 
@@ -631,6 +634,7 @@ class _Work:
                 return _without_changes(section), tally, None
             wanted, compared = self._compare(con, job, mapped, scope, section.number)
             measures = self._measure(con, job, scope, wanted, compared)
+            section = replace(section, depth=compared.depth)
         tally = Tally(
             profile=job.profile.name,
             system=section.system,
@@ -684,13 +688,23 @@ class _Work:
         self, con: duckdb.DuckDBPyConnection, job: Job, mapped: Mapped, scope: Scope, number: int
     ) -> tuple[Desired, Compared]:
         """The changes of one profile in one scope, as the table `changes_<number>`."""
-        from dsync import desired, diff
+        from dsync import desired, diff, hierarchy
 
         profile = job.profile.profile
+        ties = {key for key, entry in profile.resolve.items() if entry.from_ == job.resource}
         inventories = {
-            key: _inventory(con, job, self.inputs, scope, key, self.made, number)
-            for key in profile.resolve
-        }
+            key: _inventory(con, job, self.inputs, scope, key, self._creates(job, scope, key),
+                            f"{number}_{key}")
+            for key in profile.resolve if key not in ties
+        }  # fmt: skip
+        able = abilities(job)
+        file = self.inputs.listings[(job.connection, job.resource, scope.name)].file
+        there = existing_of(job, file)
+
+        def own(lookup: str, coming: str | None, suffix: str = "") -> Inventory:
+            at = f"{number}_{lookup}{suffix}"
+            return _inventory(con, job, self.inputs, scope, lookup, coming, at)
+
         wanted = desired.build(
             con,
             mapped,
@@ -698,21 +712,65 @@ class _Work:
             section=number,
             key=job.facts.key,
             caseless_key=job.facts.caseless_key,
-        )
-        file = self.inputs.listings[(job.connection, job.resource, scope.name)].file
+            own=desired.Own(
+                lookups=frozenset(ties),
+                inventory=own,
+                file=there.files[0] if there.files else None,
+                key=there.key,
+                may_create=able.create is not None and "create" in able.allowed,
+            ) if ties else None,
+        )  # fmt: skip
         compared = diff.compare(
             con,
             wanted,
-            existing_of(job, file),
+            there,
             diff=profile.diff,
-            abilities=abilities(job),
+            abilities=able,
             omit_empty=profile.omit_empty,
+            synonyms=self._synonyms(con, job, scope),
             spool=diff.Spool(
                 folder=self.workdir / "spool",
                 buckets=database.bucket_count(con, [job.base / mapped.source.file, file]),
             ),
         )
+        if ties:
+            update = able.update if "update" in able.allowed else None
+            bound = hierarchy.Ties(
+                resource=job.resource, fields=_tied(profile, ties), update=update
+            )
+            compared = hierarchy.arrange(con, wanted, compared, bound)
         return wanted, compared
+
+    def _creates(self, job: Job, scope: Scope, lookup: str) -> str | None:
+        """The table of changes of the profile that writes what a lookup joins."""
+        entry = job.profile.profile.resolve[lookup]
+        section = self.made.get((job.connection, entry.from_, scope.name))
+        return section.changes if section else None
+
+    def _synonyms(
+        self, con: duckdb.DuckDBPyConnection, job: Job, scope: Scope
+    ) -> dict[str, dict[str, str]]:
+        """Field -> names that mean the same: each (lower case, trimmed) and the one for all."""
+        from dsync import lookups
+
+        found = {}
+        for field_, entry in job.profile.profile.diff.synonyms.items():
+            file = self.inputs.listings[(job.connection, entry.from_, scope.name)].file
+            is_any = file is not None and file.stat().st_size
+            found[field_] = lookups.synonyms(con, file if is_any else None, entry.by)
+        return found
+
+
+def _tied(profile: Profile, ties: Set[str]) -> dict[str, Any]:
+    """Payload fields that are made of lookups among the profile's own records -> their blank."""
+    from dsync.templates import fields_of, whole
+
+    found = {}
+    for key, value in profile.payload.items():
+        if not ties.isdisjoint(fields_of(json.dumps(value))):
+            lookup = profile.resolve.get(whole(value) or "")
+            found[key] = lookup.if_empty if lookup is not None else None
+    return found
 
 
 def existing_of(job: Job, file: Path | None) -> Existing:
@@ -810,28 +868,27 @@ def _inventory(
     inputs: Inputs,
     scope: Scope,
     key: str,
-    made: Mapping[Spot, Section],
-    number: int,
+    creates: str | None,
+    table: str,
 ) -> Inventory:
     """What a lookup joins: the listed records, and those that this plan creates."""
     from dsync import lookups
 
     entry = job.profile.profile.resolve[key]
     lookup = entry.lookup or entry.lookup_many
-    spot = (job.connection, entry.from_, scope.name)
-    listing = inputs.listings[spot]
+    listing = inputs.listings[(job.connection, entry.from_, scope.name)]
     translation = Translation(_resource(job, entry.from_))
-    section = made.get(spot)
     return lookups.inventory(
         con,
-        f"inventory_{number}_{key}",
+        f"inventory_{table}",
         resource=entry.from_,
         file=listing.file if listing.file and listing.file.stat().st_size else None,
         by=lookup.by if lookup else "name",
         take=translation.id_field if entry.take == "id" else entry.take,
         is_id=entry.take == "id",
-        creates=section.changes if section else None,
+        creates=creates,
         key=translation.key_fields,
+        where=entry.where,
     )
 
 

@@ -39,6 +39,7 @@ from dsync.system import (
     Texts,
     Write,
     placeholders,
+    variant,
 )
 from dsync.yamlfile import FileFault, Node, Way
 
@@ -64,11 +65,17 @@ class Endpoint(Model):
 
 
 class Target(Model):
-    """Which resource of which system the records go to; `connection` defaults to the system."""
+    """Which resource of which system the records go to; `connection` defaults to the system.
+
+    `like` is a resource of the system that has parameters: `with` gives them values, and `resource`
+    is a name of one's own for this kind.
+    """
 
     system: str
     resource: str
     connection: str | None = None
+    like: str | None = None
+    with_: dict[str, str | list[str]] = Field({}, alias="with")
 
 
 class CsvSource(Model):
@@ -201,10 +208,14 @@ class Mapping_(Model):
 
 
 class Lookup(Model):
-    """Find `using` among the field `by` of an inventory. `using` is a `${field}` text."""
+    """Find `using` among the field `by` of an inventory. `using` is a `${field}` text.
+
+    Where `by` holds a list, each item of it names the record.
+    """
 
     by: str
     using: str
+    caseless: bool = Field(False, description="upper case and blanks around do not count")
 
 
 class Resolve(Model):
@@ -212,10 +223,16 @@ class Resolve(Model):
 
     `on_missing` says what a miss means; None leaves it to a precheck (`must_exist`,
     `must_exist_many`), and `ignore` leaves the field empty, or the list shorter. `if_empty` is the
-    value when there is nothing to look up; a text may hold `${field}` of the mapping.
+    value when there is nothing to look up, or when `warn` or `ignore` let a miss pass; a text may
+    hold `${field}` of the mapping. `where` leaves records out: field -> a text, or several, one of
+    which must be the field's value (trimmed, in any case), or among it.
+
+    A lookup in the profile's own resource finds records that other rows create, too: those rows
+    are created first.
     """
 
     from_: str = Field(alias="from")
+    where: dict[str, str | list[str]] = {}
     lookup: Lookup | None = None
     lookup_many: Lookup | None = None
     take: str = Field("id", description="the field of the inventory to take; default its id")
@@ -243,6 +260,13 @@ class Identity(Model):
     name_field: str = "name"
 
 
+class Synonyms(Model):
+    """Values that are names of the same record: all items of its field `by`, in any case."""
+
+    from_: str = Field(alias="from")
+    by: str
+
+
 class Diff(Model):
     """How both sides are normalised before they are compared."""
 
@@ -255,6 +279,9 @@ class Diff(Model):
     empty_is_null: list[str] = []
     number: list[str] = []
     default: dict[str, Any] = {}
+    synonyms: dict[str, Synonyms] = Field(
+        {}, description="field -> names of one record of an inventory are the same value"
+    )
     ignore_fields: list[str] = []
 
 
@@ -1320,6 +1347,49 @@ def against(loaded: LoadedProfile, target: LoadedSystem) -> list[FileFault]:
                 known(listed, entry.from_),
             )
     return faults
+
+
+def with_kinds(system: LoadedSystem, loaded: Iterable[LoadedProfile]) -> LoadedSystem:
+    """The system with the kinds of resources that these profiles make of it (`target.like`).
+
+    Raises: Faults.
+    """
+    kinds: dict[str, Resource] = {}
+    faults: list[FileFault] = []
+    for one in loaded:
+        target = one.profile.target
+        if target is None or target.system != system.name or target.like is None:
+            continue
+
+        def tell(key: str, message: str, hint: str, one: LoadedProfile = one) -> None:
+            way: Way = ("target", key)
+            where, code = one.place(way), "DS-PROF-WITH"
+            faults.append(FileFault(message, code=code, where=where, way=way, hint=hint))
+
+        base = system.system.resources.get(target.like)
+        if base is None or not base.parameters:
+            known = [name for name, of in system.system.resources.items() if of.parameters]
+            listed = ", ".join(known) or "none"
+            tell("like", f"`{target.like}` is no resource with parameters",
+                 f"those of {system.name} are: {listed}")  # fmt: skip
+            continue
+        try:
+            kind = variant(base, target.with_)
+        except Invalid as fault:
+            tell("with", f"`{target.like}`: {fault.message}", fault.hint or "")
+            continue
+        if kinds.get(target.resource, kind) != kind or target.resource in system.system.resources:
+            tell("resource", f"there is another resource `{target.resource}`",
+                 "give this kind a name of its own")  # fmt: skip
+        kinds[target.resource] = kind
+    if faults:
+        raise Faults(faults)
+    if not kinds:
+        return system
+    resources = {**system.system.resources, **kinds}
+    return dataclasses.replace(
+        system, system=system.system.model_copy(update={"resources": resources})
+    )
 
 
 # --- an endpoint in the profile ------------------------------------------------------------------

@@ -309,7 +309,7 @@ def _systems(
             found[one.name] = inline
             continue
         if target.system not in read:
-            read[target.system] = systems_.load(target.system, paths)
+            read[target.system] = profiles.with_kinds(systems_.load(target.system, paths), loaded)
         found[one.name] = read[target.system]
     return found
 
@@ -562,12 +562,16 @@ def spots(project: Project, ask: Ask, resources: Sequence[str]) -> list[tuple[Ta
 
 def _check_resource(target: Target, name: str) -> None:
     known = target.system.system.resources
-    if name not in known or known[name].list is None:
+    if name not in known or not _is_listed(known[name]):
         raise Invalid(
             f"{target.system.name} has no resource {name} that can be listed",
             code="DS-CLI-RESOURCE",
-            hint=f"it has {', '.join(sorted(n for n, r in known.items() if r.list))}",
+            hint=f"it has {', '.join(sorted(n for n, r in known.items() if _is_listed(r)))}",
         )
+
+
+def _is_listed(resource: Resource) -> bool:
+    return resource.list is not None and not resource.parameters
 
 
 # --- what a run needs ---------------------------------------------------------------------------

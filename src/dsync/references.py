@@ -80,7 +80,7 @@ def _references(value: Any) -> Iterator[Reference]:
 def relied_on(change: Change) -> list[Reference]:
     """What must have been created before this change can be sent."""
     needs = [Reference(resource, key) for resource, key in change.needs]
-    return [*needs, *_references(change.payload)]
+    return [*needs, *_references(change.id), *_references(change.payload)]
 
 
 def filled(value: Any, known: Known) -> Any:

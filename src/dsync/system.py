@@ -11,7 +11,7 @@ import dataclasses
 import hashlib
 import json
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from importlib.resources import files
@@ -267,7 +267,7 @@ class Paging(Model):
     offset: `offset` and `limit` are query parameters (records are counted);
     page: `page` counts from `first`; cursor: `cursor` is a query parameter, `next` finds its value
     in the answer; link: `next` finds a URL in the answer, or the `Link` header has it.
-    A page is the last when it has no `next` (cursor, link), or fewer than `size` records.
+    A page is the last when it has no `next` (cursor, link), or no records (offset, page).
     `total` finds the number of all records, and is checked when it is there.
     """
 
@@ -280,6 +280,11 @@ class Paging(Model):
     size: int | None = Field(None, gt=0, description="records asked for in one page")
     next: JMESPath | None = None
     total: JMESPath | None = None
+    ends: Literal["empty", "short"] = Field(
+        "empty",
+        description="offset, page: which page is the last, the first empty one or one with fewer "
+        "records than asked for; `short` only where the API never gives smaller pages",
+    )
     max_pages: int = Field(100_000, gt=0)
 
 
@@ -354,6 +359,18 @@ class Each(Model):
     id: JMESPath = "id"
 
 
+class Within(Model):
+    """Records that stand below others: `resource` is listed first, and for each of its records one
+    call is made. `with` are fields of the outer record: they fill the path, and are taken along
+    into each record. `where` leaves outer records out: JMESPath -> a text, or several, one of which
+    must be (trimmed, in any case) what is found, or be among it; `{name}` is a parameter.
+    """
+
+    resource: str
+    with_: dict[str, JMESPath] = Field(alias="with", min_length=1)
+    where: dict[JMESPath, str | Texts] = {}
+
+
 class Listed(Model):
     """One call that lists records. `job` means the answer is a job with the rows."""
 
@@ -364,6 +381,7 @@ class Listed(Model):
     records: JMESPath = Field("@", description="the list of records in the answer")
     paging: Paging | None = None
     each: Each | None = None
+    within: Within | None = None
     job: bool = False
     job_records: JMESPath = "response.rows"
 
@@ -460,6 +478,11 @@ class Resource(Model):
         None,
         description="a resource whose records bring those of this one into being, such as their "
         "state: that one is there when it is to be created changes nothing",
+    )
+    parameters: dict[str, str] = Field(
+        {},
+        description="name -> what it is: a resource of which each profile has its own kind, "
+        "`target: {resource: NAME, like: THIS, with: {parameter: value}}`",
     )
     description: str = ""
 
@@ -569,6 +592,37 @@ def load_file(path: Path, *, name: str | None = None) -> LoadedSystem:
         digest=_digest(document.data),
         document=document,
     )
+
+
+def variant(resource: Resource, values: Mapping[str, str | Texts]) -> Resource:
+    """The kind of a resource with parameters that has these values. Raises: Invalid."""
+    if unlike := sorted(resource.parameters.keys() ^ values.keys()):
+        raise Invalid(
+            f"the parameters are {', '.join(sorted(resource.parameters)) or 'none'}, "
+            f"and `with` has {', '.join(sorted(values)) or 'none'}",
+            code="DS-PROF-WITH",
+            hint=f"give each of them one value; it is about {', '.join(unlike)}",
+        )
+
+    def narrowed(how: Listed) -> dict[str, Any]:
+        within = how.within
+        if within is None:
+            return {}
+        where = {path: _given(of, values) for path, of in within.where.items()}
+        return {"within": within.model_copy(update={"where": where})}
+
+    listing = resource.list
+    if listing is None:
+        return resource.model_copy(update={"parameters": {}})
+    also = [how.model_copy(update=narrowed(how)) for how in listing.also]
+    narrow = listing.model_copy(update={**narrowed(listing), "also": also})
+    return resource.model_copy(update={"parameters": {}, "list": narrow})
+
+
+def _given(of: str | Texts, values: Mapping[str, str | Texts]) -> str | Texts:
+    if isinstance(of, str) and (whole := _PLACEHOLDER.fullmatch(of)):
+        return values[whole[1]]
+    return of
 
 
 def credentials(system: System) -> tuple[str, ...]:
@@ -772,9 +826,11 @@ def _resource_faults(
     way: Way = ("resources", name)
     key = set(resource.key)
     if listing := resource.list:
-        yield from _list_faults(system, listing, scope, (*way, "list"), fault)
-        for index, further in enumerate(listing.also):
-            yield from _list_faults(system, further, scope, (*way, "list", "also", index), fault)
+        ways: list[Way] = [(*way, "list")]
+        ways += [(*way, "list", "also", index) for index in range(len(listing.also))]
+        for how, at in zip(listing.calls, ways, strict=True):
+            yield from _list_faults(system, how, scope, at, fault)
+            yield from _within_faults(system, name, how, at, fault)
     if resource.get:
         yield from _unknown(resource.get.path, scope | key | {"id"}, (*way, "get", "path"), fault)
     if resource.refresh:
@@ -828,9 +884,10 @@ def _resource_faults(
 def _list_faults(
     system: System, listing: Listed, scope: set[str], way: Way, fault: _Fault
 ) -> Iterator[FileFault]:
-    yield from _unknown(listing.path, scope, (*way, "path"), fault)
+    known = scope | set(listing.within.with_ if listing.within else ())
+    yield from _unknown(listing.path, known, (*way, "path"), fault)
     for parameter, value in listing.query.items():
-        yield from _unknown(value, scope, (*way, "query", parameter), fault)
+        yield from _unknown(value, known, (*way, "query", parameter), fault)
     if listing.paging is not None:
         yield from _paging_faults(listing.paging, (*way, "paging"), fault)
     if listing.job and system.jobs is None:
@@ -840,6 +897,42 @@ def _list_faults(
             "DS-SYS-JOBS",
             "add `jobs` to the system: where a job is found, and how it says its verdict",
         )
+
+
+def _within_faults(
+    system: System, name: str, how: Listed, way: Way, fault: _Fault
+) -> Iterator[FileFault]:
+    within = how.within
+    if within is None:
+        return
+    at: Way = (*way, "within")
+    path, outer = [name], within.resource
+    while outer not in path:
+        path.append(outer)
+        declared = system.resources.get(outer)
+        if declared is None or declared.list is None or declared.parameters:
+            yield fault(
+                (*at, "resource"),
+                f"`{outer}` is no resource that can be listed by itself",
+                "DS-SYS-WITHIN",
+                yamlfile.nearest(outer, system.resources)
+                or "name a resource of this file that has a `list` and no `parameters`",
+            )
+            return
+        if declared.list.within is None:
+            break
+        outer = declared.list.within.resource
+    else:
+        yield fault(
+            (*at, "resource"),
+            f"these resources stand within each other in a circle: {' -> '.join([*path, outer])}",
+            "DS-SYS-WITHIN",
+            "let one of them be listed by itself",
+        )
+    parameters = set(system.resources[name].parameters)
+    for expression, of in within.where.items():
+        for text in [of] if isinstance(of, str) else of:
+            yield from _unknown(text, parameters, (*at, "where", expression), fault)
 
 
 def _writes(resource: Resource) -> Iterable[tuple[str, Write]]:

@@ -15,7 +15,14 @@ import hashlib
 import re
 import time
 from collections import Counter
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Mapping,
+    Sequence,
+)
 from contextlib import aclosing, asynccontextmanager, suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -47,7 +54,7 @@ from dsync.listing import Batch, Shape, Step, Walk, search
 from dsync.model import Change, Outcome, OutcomeState, Scope
 from dsync.pace import Pace
 from dsync.quota import Kind, boot_clock
-from dsync.system import Listed, Request, Resource, System, Write
+from dsync.system import Listed, Request, Resource, System, Within, Write
 
 _log = structlog.get_logger()
 
@@ -193,7 +200,7 @@ class Rest:
 
     # ---- reading ---------------------------------------------------------------------------
 
-    async def fetch(self, resource: str, scope: Scope) -> AsyncIterator[Page]:
+    async def fetch(self, resource: str, scope: Scope) -> AsyncGenerator[Page]:
         """All records of `resource` in this scope, page by page; see `connectors.Connector`.
 
         Raises: Invalid DS-CANNOT where the system file declares no `list`; Unavailable;
@@ -208,23 +215,52 @@ class Rest:
             )
         joined = _Joined(declared.id) if declared.list.also else None
         for how in declared.list.calls:
-            async with aclosing(self._listed(resource, how, declared, scope)) as batches:
+            one = self._listed(resource, how, declared, scope)
+            if how.within is not None:
+                one = self._within(resource, how, declared, scope, how.within)
+            async with aclosing(one) as batches:
                 async for batch in batches:
                     yield _page(batch if joined is None else joined.fresh(batch))
 
-    async def _listed(
-        self, resource: str, how: Listed, declared: Resource, scope: Scope
+    async def _within(
+        self, resource: str, how: Listed, declared: Resource, scope: Scope, within: Within
     ) -> AsyncGenerator[Batch]:
-        """What one call lists, page by page."""
+        """What is listed below each record of another resource, one after the other."""
+        async with aclosing(self.fetch(within.resource, scope)) as pages:
+            # All of them first: no page of the outer listing waits while inner ones are read.
+            lines = [line async for page in pages for line in page.ndjson.splitlines()]
+        for line in lines:
+            outer = msgspec.json.decode(line)
+            if not all(_is_among(search(path, outer), of) for path, of in within.where.items()):
+                continue
+            values = {name: search(path, outer) for name, path in within.with_.items()}
+            async with aclosing(self._listed(resource, how, declared, scope, values)) as batches:
+                async for batch in batches:
+                    yield batch
+
+    async def _listed(
+        self,
+        resource: str,
+        how: Listed,
+        declared: Resource,
+        scope: Scope,
+        beside: Mapping[str, Any] | None = None,
+    ) -> AsyncGenerator[Batch]:
+        """What one call lists, page by page; `beside` are fields of the record it is below."""
         shared = _call_of(how) in self._once_only
+        call = self._list_call(resource, how, scope, beside)
         if how.job:
-            answer = await self._list_by_job(resource, how, scope, shared=shared)
-            yield self._job_shape(how, declared).read(answer)
+            answer = await self._list_by_job(call, scope, shared=shared)
+            shape = Shape(
+                records=how.job_records, identity=declared.id, each=how.each, beside=beside
+            )
+            yield shape.read(answer)
             return
         paging = how.paging or self._system.paging
-        shape = Shape(records=how.records, identity=declared.id, paging=paging, each=how.each)
+        shape = Shape(
+            records=how.records, identity=declared.id, paging=paging, each=how.each, beside=beside
+        )
         walk = Walk(paging, f"{self._system.system} {resource} {scope.name}".rstrip())
-        call = self._list_call(resource, how, scope)
         following: asyncio.Task[tuple[Batch, Answer] | None] | None = None
         try:
             ask = partial(self._page, call, shape=shape, scope=scope, shared=shared)
@@ -631,10 +667,7 @@ class Rest:
         async with self._asking.setdefault(key, asyncio.Lock()):
             yield self._answers.get(key)
 
-    async def _list_by_job(
-        self, resource: str, how: Listed, scope: Scope, *, shared: bool
-    ) -> Answer:
-        call = self._list_call(resource, how, scope)
+    async def _list_by_job(self, call: _Call, scope: Scope, *, shared: bool) -> Answer:
         async with self._once_for(call, shared) as kept:
             if kept is None:
                 kept = _answer_of(await self._job_listing(call, scope))
@@ -661,17 +694,17 @@ class Rest:
             )
         return verdict
 
-    def _job_shape(self, how: Listed, resource: Resource) -> Shape:
-        return Shape(records=how.job_records, identity=resource.id, each=how.each)
-
-    def _list_call(self, resource: str, how: Listed, scope: Scope) -> _Call:
-        path, template = self._path(how.path, scope.values)
+    def _list_call(
+        self, resource: str, how: Listed, scope: Scope, beside: Mapping[str, Any] | None
+    ) -> _Call:
+        values = {**scope.values, **(beside or {})}
+        path, template = self._path(how.path, values)
         return _Call(
             about=About(action="list", scope=scope.name, resource=resource),
             method=how.method,
             path=path,
             template=template,
-            query={name: str(_filled(text, scope.values)) for name, text in how.query.items()},
+            query={name: str(_filled(text, values)) for name, text in how.query.items()},
             body=how.body,
             max_bytes=LIST_BYTES,
         )
@@ -1111,14 +1144,21 @@ def _filled(value: Any, values: Mapping[str, Any]) -> Any:
 
 
 def _alike(system: System) -> frozenset[str]:
-    """The calls that list more than one resource."""
-    often = Counter(
-        call
-        for resource in system.resources.values()
-        if resource.list is not None
-        for call in {_call_of(how) for how in resource.list.calls}
-    )
+    """The calls that serve more than one listing: of two resources, or of what stands within."""
+    listings = [one.list for one in system.resources.values() if one.list is not None]
+    often = Counter(call for one in listings for call in {_call_of(how) for how in one.calls})
+    outer = {how.within.resource for one in listings for how in one.calls if how.within}
+    for name in outer:
+        if (above := system.resources[name].list) is not None:
+            often.update(_call_of(how) for how in above.calls)
     return frozenset(call for call, times in often.items() if times > 1)
+
+
+def _is_among(found: Any, of: str | Sequence[str]) -> bool:
+    """Whether what was found in a record is one of these texts, or has one of them in it."""
+    wanted = {text.strip().casefold() for text in ([of] if isinstance(of, str) else of)}
+    there = found if isinstance(found, list) else [found]
+    return not wanted.isdisjoint(one.strip().casefold() for one in there if isinstance(one, str))
 
 
 def _call_of(how: Listed) -> str:
