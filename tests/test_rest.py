@@ -306,6 +306,29 @@ def test_a_resource_without_a_list_is_told(plain: Emulator) -> None:
     assert caught.value.code == "DS-CANNOT"
 
 
+def test_a_listing_of_several_calls(plain: Emulator) -> None:
+    """All calls together are the listing; a record that an earlier one had is the same one."""
+    people(plain, 3)
+    people(plain, 5, "others")
+    further = [{"path": "others", "records": "data"}]
+    system = shop(users__list={"path": "users", "records": "data", "also": further})
+    ids = [one["id"] for one in fetched(rest(plain, system)[0])]
+    alone = [one["id"] for one in fetched(rest(plain, shop())[0])]
+    assert ids[: len(alone)] == alone
+    assert len(ids) == len(set(ids)) > len(alone)
+    plain.faults([{"match": {"path": "/api/others"}, "fault": "status", "status": 500}])
+    with pytest.raises(Unavailable):
+        fetched(rest(plain, system, retries=0)[0])
+
+
+def test_what_is_only_compared_is_not_sent(plain: Emulator) -> None:
+    """A field in `compare_only` is part of the change, and not of the call."""
+    system = shop(users__compare_only=["age"])
+    assert sent(rest(plain, system)[0], change("create")).state == "acked"
+    (call,) = [one for one in plain.ledger() if one["method"] == "POST"]
+    assert call["body"] == {"name": "ann"}
+
+
 def test_a_caller_may_stop_early(plain: Emulator) -> None:
     """Leaving in the middle of a listing leaves no call behind."""
     plain.switches({"paging": "offset"})
