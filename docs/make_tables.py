@@ -47,7 +47,10 @@ def system() -> str:
     from dsync import system as module
 
     parts = []
-    names = "System Auth Envelope Answers Limits Paging Jobs Poll Resource List Write Request"
+    names = (
+        "System Auth Envelope Answers Limits Paging Jobs Poll Resource List Listed Each Write "
+        "Request"
+    )
     for name in names.split():
         model = getattr(module, name)
         head = (inspect.getdoc(model) or "").replace("\n\n", "\n\n").strip()
