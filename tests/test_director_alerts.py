@@ -189,6 +189,8 @@ def test_notifications_of_every_kind(node: Node, rows: str) -> None:
     node.api.switches({"alert_rows": rows})
     node.sheet(alert("Many failed logins", notifications=told(*ALL)), alert("Quiet rule"))
     names = ("director/alert_rules", OPTIONS[0])
+    for form in ("text", "json"):
+        assert "s3cr3t" not in node.run("plan", *names, "--format", form, code=None)
     node.apply(*names)
     sent = {
         call["path"].rpartition("/")[2]: call["body"]["data"]

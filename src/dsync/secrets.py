@@ -227,7 +227,9 @@ _PATTERNS = (
 )
 # Every pattern asks for one of these, and few texts of a log line hold one.
 _SIGNS = re.compile(r"[:=\s]")
-_NAME = re.compile(rf"(?:^|[_.-])(?:{_WORDS}|authorization|cookie)$", re.IGNORECASE)
+# Names of fields only: in running text they are words like others.
+_FIELDS = r"authorization(?:[_-]?key)?|auth[_-]?(?:pass|value)|community(?:[_-]?string)?|cookie"
+_NAME = re.compile(rf"(?:^|[_.-])(?:{_WORDS}|{_FIELDS})$", re.IGNORECASE)
 _CAMEL = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
 
 # Shorter values are not looked for: they stand in every second word. Up to the second length they
