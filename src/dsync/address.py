@@ -97,7 +97,7 @@ class Database:
                     None)  # fmt: skip
         password = self.credentials.get("password")
         return (
-            user.resolve().reveal() if user is not None else self.address.user,
+            user.expand() if user is not None else self.address.user,
             password.resolve() if password is not None else None,
         )
 

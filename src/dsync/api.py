@@ -195,6 +195,8 @@ def validate(
         search_paths=projects.search_paths(project, ask),
         system_paths=project.config.settings.systems.search_paths,
     )
+        sql_paths=project.config.settings.sql.search_paths,
+        dialects=projects.dialects(project),
     return Validated(files=len(paths), diagnostics=found)
 
 

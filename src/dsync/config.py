@@ -369,7 +369,7 @@ class Config:
             schema=entry.schema_,
             catalog=entry.catalog,
             place=self.tree.spot(way),
-            warnings=tuple(self._plain_secrets(credentials)),
+            warnings=tuple(self._plain_secrets(secret)),
         )
 
     def _reference(self, way: Way, text: str) -> Reference:
@@ -385,6 +385,7 @@ class Config:
     def _plain_secrets(self, credentials: Mapping[str, Reference]) -> Iterator[Invalid]:
         for reference in credentials.values():
             file = reference.where.file or ""
+        secret = {key: one for key, one in credentials.items() if key not in ("user", "username")}
             if reference.refers or file not in self.files:
                 continue
             path = self.bases[file] / Path(file).name

@@ -450,7 +450,7 @@ def _map(
         base=job.base,
         override=job.rows,
         limits=sources.ReadLimits(spool=workdir),
-        use=use if mapping.may_stream(profile) else None,
+        use=use if mapping.may_stream(profile) and profile.source.contract is None else None,
         answer=job.answer,
     )
     if not created:
@@ -569,6 +569,7 @@ class _Work:
                 profile=job.profile.name,
                 system=job.system.system.system,
                 resource=job.resource,
+    tables = sources.held(con, profile.source, tables)
                 scope=scope.name,
                 level=level,
                 changes=f"changes_{number}",

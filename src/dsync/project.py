@@ -415,6 +415,15 @@ def jobs(project: Project, ask: Ask, targets: Iterable[Target]) -> list[Job]:
     ]
 
 
+def dialects(project: Project) -> dict[str, str]:
+    """The SQL that each database speaks, by connection, where its address can be told."""
+    found: dict[str, str] = {}
+    for name in project.config.databases:
+        with contextlib.suppress(Invalid):
+            found[name] = project.config.database(name).address.dialect
+    return found
+
+
 def _question(project: Project, ask: Ask, loaded: LoadedProfile) -> Question | None:
     """What the profile's source asks of a database, if it asks one.
 

@@ -284,9 +284,14 @@ def to_float(column: Column) -> Column:
 
 @_transform(checked=True, expects="a date")
 def to_date(column: Column, *, format: str = "%Y-%m-%d") -> Column:
-    """A date, read by `format` (strptime); midnight after an ISO date is dropped."""
+    """A date, read by `format` (strptime); midnight after an ISO date is dropped.
+
+    Of a typed date with a time it is the day.
+    """
     if column.item == "DATE":
         return column
+    if column.type == "TIMESTAMP":
+        return Column(f"({column.sql})::DATE", "DATE")
 
     def change(sql: str) -> str:
         text = _trim(sql)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import re
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -54,12 +54,16 @@ def lint(
     defaults: str | None = None,
     search_paths: Sequence[Path] = (),
     system_paths: Sequence[Path] = (),
+    sql_paths: Sequence[Path] = (),
+    dialects: Mapping[str, str] | None = None,
 ) -> list[Diagnostic]:
     """What there is to say about these files, and about all YAML files of these folders.
 
     `strict` makes errors of warnings. `inventories` are what `resolve` may read, with their fields
     where they are known; without them the profile's system tells. `defaults` names the base of
     profiles that extend nothing. With `no_defaults` each profile is judged without any base.
+    `sql_paths` are where SQL files lie, besides `sql` beside a profile's folder; `dialects` tell
+    which SQL the database of a connection speaks.
     Sorted by file and place, each thing once.
 
     Raises: Invalid when a path is neither file nor folder.
@@ -76,6 +80,8 @@ def lint(
         extends=not no_defaults,
         defaults=defaults,
         search_paths=search_paths,
+        sql_paths=sql_paths,
+        dialects=dialects or {},
         system=functools.cache(lambda name: system.load(name, folders)),
     )
     for path, kind in kinds.items():

@@ -256,7 +256,7 @@ def _number(cause: str, way: Way, kind: str) -> str:
         return "031" if kind == "value" else "030"
     if cause == "DS-PROF-PARAM":
         return "071" if section == "prechecks" else "051"
-    if cause.startswith("DS-SQL"):
+    if cause.startswith(("DS-SQL", "DS-DB")):
         return "043"
     if cause.startswith("DS-YAML") and cause != "DS-YAML-TYPE":
         return "001"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import re
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,6 +28,8 @@ class Options:
     extends: bool = True
     defaults: str | None = None
     search_paths: Sequence[Path] = ()
+    sql_paths: Sequence[Path] = ()
+    dialects: Mapping[str, str] = dataclasses.field(default_factory=dict)
     system: Callable[[str], system.LoadedSystem] = system.load
     """finds the system of a name, or raises Invalid"""
 
@@ -59,6 +61,9 @@ def judge(path: Path, options: Options) -> Iterator[Diagnostic]:
     for level, fault in (*_target(loaded, options), *_sql(loaded), *_advice(loaded)):
         if not _follows(fault, faults):
             yield diagnostic(fault, "profile", level)
+    if not any(one.way[:2] == ("source", "sql") for one in faults):
+        for unmet in _statement(path, loaded, options):
+            yield diagnostic(unmet, "profile", "ERROR")
 
 
 Said = tuple[Level, FileFault]
@@ -201,6 +206,37 @@ def _made(resource: system.Resource) -> Iterator[str]:
 
 
 # --- SQL -----------------------------------------------------------------------------------------
+
+
+def _statement(path: Path, loaded: LoadedProfile, options: Options) -> Iterator[Invalid]:
+    """What is wrong with the statement of an SQL source, without its database."""
+    spec = loaded.profile.source.sql
+    if spec is None:
+        return
+    from dsync.sources import sql
+
+    folders = list(dict.fromkeys([*options.sql_paths, *_beside(path)]))
+    there = any((folder / (spec.file or "")).is_file() for folder in folders)
+    if spec.file and not there and path.is_relative_to(profile.shipped_folder()):
+        return  # a shipped profile's SQL file belongs to the project that uses it
+    spoken = options.dialects.get(spec.connection, spec.dialect or "")
+    try:
+        sql.judge(
+            spec,
+            spoken=spoken,
+            folders=folders,
+            root=Path.cwd(),
+            place=loaded.place(("source", "sql", "file" if spec.file else "statement")),
+        )
+    except Invalid as fault:
+        yield fault
+
+
+def _beside(path: Path) -> list[Path]:
+    """The folder `sql` of the project that a profile in `profiles/` or below it belongs to."""
+    above = (one for one in path.absolute().parents if one.name == "profiles")
+    return [one.parent / "sql" for one in above][:1]
+
 
 _NODES = "nodes"
 """the table that every query may read: the machines of the tenant"""

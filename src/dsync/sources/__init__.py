@@ -186,6 +186,21 @@ def read(
     return result
 
 
+def held(
+    con: duckdb.DuckDBPyConnection, source: Source, tables: dict[str, SourceTable]
+) -> dict[str, SourceTable]:
+    """The tables, the first of them held to the source's contract, if it has one.
+
+    Raises: Invalid `DS-COL-MISSING`, `DS-COL-EXTRA`, `DS-COL-TYPE`.
+    """
+    if source.contract is None:
+        return tables
+    from dsync.sources import _contract
+
+    first = next(iter(tables))
+    return {**tables, first: _contract.hold(con, source, tables[first])}
+
+
 def check(source: Source, *, base: Path, override: Path | None = None) -> None:
     """Make sure that the files of a source are there and can be opened.
 

@@ -149,6 +149,20 @@ def question(
     )
 
 
+def judge(
+    spec: SqlSource, *, spoken: str, folders: Sequence[Path], root: Path, place: Place
+) -> None:
+    """Check a statement as `question` does, without a database; `spoken` is its SQL, if known.
+
+    Raises: Invalid `DS-DB-…`.
+    """
+    text, begin = text_of(spec, folders=folders, root=root, place=place)
+    written = spec.dialect or spoken
+    if written:
+        statement = statements.check(text, written=written, spoken=spoken or written, place=begin)
+        params_of(spec, statement, place=place, context=None)
+
+
 def params_of(
     spec: SqlSource,
     statement: Statement,
