@@ -114,6 +114,40 @@ def test_rules_wait_for_repositories_of_all_nodes(tenant: Tenant) -> None:
     assert "Nothing to do" in again.stdout
 
 
+ODD = {
+    "in other words": {
+        "message_slash": "with",
+        "order_pending": "null",
+        "compiled_normalizer": "csv",
+        "enrichment_source": "spaces",
+        "collector_addresses": "text",
+        "distributed_collectors": "flat",
+        "alert_rows": "nested",
+        "shuffle_lists": True,
+    },
+    "with less": {
+        "order_pending": "absent",
+        "order_success": "status",
+        "compiled_normalizer": "absent",
+        "enrichment_source": "underscore_id",
+        "alert_jinja": "ignored",
+        "membership": "one_sided",
+        "effect_time": "at_once",
+        "extra_fields": False,
+    },
+}
+
+
+@pytest.mark.parametrize("switches", ODD.values(), ids=list(ODD))
+def test_nodes_that_speak_oddly(tmp_path: Path, switches: dict[str, Any]) -> None:
+    """However a node writes its orders and records: all of it is applied, and seen as applied."""
+    with emulators.start("director", switches=switches) as api:
+        tenant = Tenant(tmp_path / "siem", api)
+        tenant.run("apply", "director", "--yes")
+        again = tenant.run("plan", "director", "--detailed-exitcode")
+    assert "Nothing to do" in again.stdout
+
+
 def test_an_offline_plan_says_the_same(tenant: Tenant) -> None:
     """With inventories from a dump and with those of the nodes, rows get the same statuses."""
     live = json.loads(tenant.run("plan", "director", "--format", "json").stdout)

@@ -190,6 +190,17 @@ def _stray(cell: str, what: str, key: str = "") -> Told:
     )
 
 
+def _mask(profile: str, cell: str, key: str, field: str) -> Told:
+    return Told(
+        profile=profile,
+        severity="error",
+        code="DS-CHECK-NOT-MASKED",
+        cell=cell,
+        key=key,
+        message=f"{field}: a mask stands in the place of the value",
+    )
+
+
 def _list(profile: str, cell: str, key: str, why: str) -> Told:
     return Told(
         profile=profile, severity="skip", code="DS-CHECK-SQL", cell=cell, key=key, message=why
@@ -442,6 +453,39 @@ CASES: dict[str, Case] = {
                 cell="Device!C5",
                 key="fw-4",
                 message="availability is not one of Minimal, Minor, Major, Critical: Huge",
+            ),
+        ),
+    ),
+    "masks in the place of values": Case(
+        profiles=("devices", "syslog_collectors"),
+        sheets={
+            "Device": (
+                DEVICE,
+                (
+                    _device("fw-1", "192.0.2.1"),
+                    _device("fw-2", "192.0.2.2 | ****"),
+                    _device("fw-3", "192.0.2.3", "***REDACTED***"),
+                    _device("fw-4", "192.0.2.4"),
+                ),
+            ),
+            "DeviceFetcher": (
+                FETCHER,
+                (_relay("fw-1"), (*_behind("fw-4", "****")[:-1], "********")),
+            ),
+        },
+        told=(
+            _mask("devices", "Device!B3", "fw-2", "ip"),
+            _mask("devices", "Device!F4", "fw-3", "timezone"),
+            _mask("syslog_collectors", "DeviceFetcher!H3", "fw-4", "hostname"),
+            _mask("syslog_collectors", "DeviceFetcher!G3", "fw-4", "proxy_ip"),
+            Told(
+                profile="syslog_collectors",
+                severity="skip",
+                code="DS-CHECK-SQL",
+                cell="DeviceFetcher!G3",
+                key="fw-4",
+                message="proxy_ip has an address that no relay has (a device whose collector is "
+                "use_as_proxy): ****",
             ),
         ),
     ),

@@ -3,6 +3,7 @@
 div(a, b)  mod(a, b)   whole numbers, of numbers or texts of digits; null where there is none
 trim(text)  upper(text)  lower(text)   null stays null
 split(text, separator)                 a list, its items trimmed, empty ones left out
+replace(text, old, new)                each occurrence
 """
 
 from __future__ import annotations
@@ -48,6 +49,10 @@ class _Functions(functions.Functions):
             return None
         parts = text.split(separator) if separator else [text]
         return [part.strip() for part in parts if part.strip()]
+
+    @functions.signature(_TEXT, _SEPARATOR, _SEPARATOR)
+    def _func_replace(self, text: str | None, old: str, new: str) -> str | None:
+        return None if text is None else text.replace(old, new) if old else text
 
 
 def _whole(value: Any, by: Any, how: Any) -> int | None:

@@ -383,7 +383,7 @@ class Listed(Model):
     each: Each | None = None
     within: Within | None = None
     job: bool = False
-    job_records: JMESPath = "response.rows"
+    job_records: JMESPath = "not_null(response.rows, rows)"
 
 
 class List(Listed):

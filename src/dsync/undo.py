@@ -14,8 +14,8 @@
 
 What cannot come back as it was (a field that is sent and never read, say) is not touched at all:
 DS-UNDO-LOST. Deleted records come back before what refers to them, and created ones go last,
-children before parents. The result is an ordinary plan: it is saved, guarded, applied, resumed and undone as any
-other.
+children before parents. The result is an ordinary plan: it is saved, guarded, applied, resumed and
+undone as any other.
 """
 
 from __future__ import annotations
