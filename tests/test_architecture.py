@@ -29,6 +29,7 @@ FLOORS: tuple[frozenset[str], ...] = tuple(
         "applying loading outlook",
         "settling references",
         "planning",
+        "cache",
         "outcomes course",
         "connectors",
         "hierarchy",

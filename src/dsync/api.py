@@ -63,6 +63,7 @@ __all__ = [
     "resume",
     "runs",
     "save",
+    "save_report",
     "schemas",
     "show",
     "undo",
@@ -194,9 +195,9 @@ def validate(
         defaults=project.config.settings.profiles.defaults,
         search_paths=projects.search_paths(project, ask),
         system_paths=project.config.settings.systems.search_paths,
-    )
         sql_paths=project.config.settings.sql.search_paths,
         dialects=projects.dialects(project),
+    )
     return Validated(files=len(paths), diagnostics=found)
 
 
@@ -524,6 +525,39 @@ def report(project: Project, run_id: str) -> Iterator[tuple[RunResult, Iterator[
 
     with journal.Journal.open(project.runs / journal.check_run_id(run_id)) as book:
         yield outcomes.result(book.plan, book), outcomes.statuses(book.plan, book)
+
+
+def save_report(project: Project, run_id: str, *, form: str, out: Path) -> tuple[Path, int]:
+    """Write a run's report to a file; gives its path, and the run's exit code.
+
+    `form` is a word of `reports.FORMATS`. In a folder `csv` and `metrics` are named after the time
+    of the run, others after the run.
+
+    Raises: Invalid, UsageFault, Locked; StorageFault when it cannot be written.
+    """
+    from dsync.reports import kept
+
+    with report(project, run_id) as (run, rows):
+        try:
+            if not out.is_dir():
+                path = out
+                kept.write(path, form, run, rows)
+            elif form in kept.NAMES:
+                path = kept.save(out, form, run, rows)
+            else:
+                path = out / f"{run_id}.{_ENDINGS.get(form, form)}"
+                kept.write(path, form, run, rows)
+        except OSError as error:
+            raise StorageFault(
+                f"the report cannot be written: {error.strerror or error}",
+                code="DS-STORE-REPORT",
+                where=str(out),
+                hint="make space, check the rights, or name another file",
+            ) from error
+        return path, run.exit_code
+
+
+_ENDINGS = {"table": "txt", "text": "txt", "markdown": "md"}
 
 
 def report_file(project: Project, run_id: str) -> Path:

@@ -138,6 +138,29 @@ class LoggingSection(Model):
     file_level: Level = "DEBUG"
 
 
+class CacheSection(Model):
+    """Inventories that are kept between runs, where the system file says for how long."""
+
+    enabled: bool = True
+    dir: Path | None = Field(None, description="default: `cache` in the state folder")
+    max_mb: float = Field(100, gt=0, description="the size of all that is kept; oldest use goes")
+    ttl_s: float | None = Field(
+        None, gt=0, description="none is used that is older, whatever the system file says"
+    )
+
+
+class ReportsSection(Model):
+    """Reports that each run leaves in a folder when it ends, also when it has failed."""
+
+    formats: list[Literal["csv", "metrics"]] = Field(
+        [], description="csv: api_logs_<time>.log.csv; metrics: metrics_<time>.json"
+    )
+    dir: Path = Path("reports")
+    keep_days: int | None = Field(
+        None, gt=0, description="older ones of these names are removed; default: kept"
+    )
+
+
 class AppSection(Model):
     """How a run is made."""
 
@@ -161,6 +184,8 @@ class Settings(Model):
     engine: EngineSection = EngineSection()
     state_dir: Path = Path(".dsync")
     logging: LoggingSection = LoggingSection()
+    cache: CacheSection = CacheSection()
+    reports: ReportsSection = ReportsSection()
     app: AppSection = AppSection()
 
 
@@ -360,6 +385,7 @@ class Config:
             key: self._reference((*way, "credentials", key), text)
             for key, text in entry.credentials.items()
         }
+        secret = {key: one for key, one in credentials.items() if key not in ("user", "username")}
         place = self.tree.find((*way, "database"))[0].place
         return Database(
             name=name,
@@ -385,7 +411,6 @@ class Config:
     def _plain_secrets(self, credentials: Mapping[str, Reference]) -> Iterator[Invalid]:
         for reference in credentials.values():
             file = reference.where.file or ""
-        secret = {key: one for key, one in credentials.items() if key not in ("user", "username")}
             if reference.refers or file not in self.files:
                 continue
             path = self.bases[file] / Path(file).name
@@ -739,6 +764,8 @@ _PATHS: tuple[tuple[str, ...], ...] = (
     ("engine", "temp_dir"),
     ("state_dir",),
     ("logging", "base_dir"),
+    ("reports", "dir"),
+    ("cache", "dir"),
 )
 # Resolved when a connection is used, not before.
 _LATE = ("credentials", "headers", "base_url", "database")
@@ -829,7 +856,7 @@ def _is_path(way: Way) -> bool:
 def _absolute(settings: Settings, root: Path) -> Settings:
     """Defaults that are relative start at the project."""
     profiles, systems, logging = settings.profiles, settings.systems, settings.logging
-    sql = settings.sql
+    sql, reports = settings.sql, settings.reports
     return settings.model_copy(
         update={
             "state_dir": root / settings.state_dir,
@@ -843,6 +870,7 @@ def _absolute(settings: Settings, root: Path) -> Settings:
                 update={"search_paths": [root / path for path in sql.search_paths]}
             ),
             "logging": logging.model_copy(update={"base_dir": root / logging.base_dir}),
+            "reports": reports.model_copy(update={"dir": root / reports.dir}),
         }
     )
 

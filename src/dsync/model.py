@@ -239,6 +239,30 @@ class Outlook:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Kept:
+    """An inventory that came from the cache: when the API was asked, and how long ago that was."""
+
+    connection: str
+    resource: str
+    scope: str = ""
+    read: datetime
+    age_s: float
+    records: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CacheUse:
+    """What the cache was to a plan: look-ups that it answered, and those that it did not."""
+
+    hits: int = 0
+    misses: int = 0
+    listings: tuple[Kept, ...] = ()
+
+
+NO_CACHE = CacheUse()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
     """A plan: header here, changes and findings in `body` (JSON lines).
 
@@ -262,6 +286,8 @@ class Plan:
     """when the first of its inputs was read; not part of the digest"""
     outlooks: tuple[Outlook, ...] = ()
     """what it will ask of each API if it is applied now; not part of the digest, and not saved"""
+    cache: CacheUse = NO_CACHE
+    """inventories that were not fetched for this plan; not part of the digest"""
 
     @property
     def is_empty(self) -> bool:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime
 from itertools import groupby
 
 from dsync.journal import Journal, Operation, StopReason, op_id
@@ -73,6 +74,9 @@ def result(plan: Plan, journal: Journal) -> RunResult:
         tool_version=plan.tool_version,
         connections=plan.connections,
         verdicts=plan.verdicts,
+        cache=plan.cache,
+        tallies=plan.tallies,
+        folder=journal.folder,
     )
 
 
@@ -153,7 +157,15 @@ def _row_result(change: Change, known: Operation | None, run_id: str) -> RowResu
         reason=reason,
         hint=hint,
         is_unknown=known is not None and known.is_unknown,
+        http_status=None if known is None else known.status,
+        attempts=0 if known is None else known.attempt,
+        began=_moment(known.at_s if known is not None else 0.0),
+        ended=_moment(known.ended_s if known is not None else 0.0),
     )
+
+
+def _moment(at_s: float) -> datetime | None:
+    return datetime.fromtimestamp(at_s, tz=UTC) if at_s else None
 
 
 def _next_step(known: Operation, run_id: str) -> str:

@@ -18,7 +18,7 @@ from typing import Any
 import msgspec
 
 from dsync.errors import Invalid, Stale
-from dsync.model import PLAN_FORMAT_VERSION, Measures, Plan, Scope, Tally, Verdict
+from dsync.model import PLAN_FORMAT_VERSION, CacheUse, Measures, Plan, Scope, Tally, Verdict
 from dsync.storage import guarded, sync_folder
 
 _HEADER_BYTES = 64 << 20
@@ -37,6 +37,7 @@ class _Header(msgspec.Struct):
     inputs: dict[str, str]
     guards: tuple[Measures, ...] = ()
     verdicts: tuple[Verdict, ...] = ()
+    cache: CacheUse = CacheUse()
 
 
 class _Kind(msgspec.Struct):
@@ -125,6 +126,7 @@ def verified(path: Path) -> tuple[Plan, str]:
         guards=header.guards,
         verdicts=header.verdicts,
         created=_moment(path, end.created),
+        cache=header.cache,
     )
     return plan, sha256
 
@@ -151,6 +153,7 @@ def _plan_lines(plan: Plan) -> Iterator[bytes]:
         "inputs": _sorted(plan.inputs),
         "guards": plan.guards,
         "verdicts": plan.verdicts,
+        **({"cache": plan.cache} if plan.cache.hits or plan.cache.misses else {}),
     }
     yield msgspec.json.encode(header) + b"\n"
     with plan.body.open("rb") as body:

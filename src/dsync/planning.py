@@ -13,10 +13,11 @@ import hashlib
 import itertools
 import json
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence, Set
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from functools import partial
 from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,12 +25,13 @@ from typing import TYPE_CHECKING, Any
 from dsync import database
 from dsync.database import Engine as Engine
 from dsync.errors import ContractBreach, Invalid, Place, Unauthorized, Unavailable
-from dsync.model import Event, Measures, Plan, Proof, Scope, Tally, Thresholds
+from dsync.model import CacheUse, Event, Kept, Measures, Plan, Proof, Scope, Tally, Thresholds
 from dsync.translation import Translation
 
 if TYPE_CHECKING:
     import duckdb
 
+    from dsync.cache import Cache, Label
     from dsync.connectors import Connector
     from dsync.desired import Desired
     from dsync.diff import Abilities, Compared, Existing
@@ -123,6 +125,8 @@ class Listing:
     """gives the SHA-256 of the file's bytes, once all of them have been hashed"""
     problem: Unavailable | None = None
     proof: Proof = _UNPROVED
+    kept: Kept | None = None
+    """it came from the cache"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -130,6 +134,20 @@ class Inputs:
     """What `gather` found. Each listing was fetched once, however many profiles use it."""
 
     listings: Mapping[Spot, Listing] = field(default_factory=dict)
+    misses: int = 0
+    """inventories that the cache was asked for in vain"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Keeping:
+    """Where inventories are kept between runs; `who` names the user of each connection.
+
+    `ttl_s`: none is used that is older, whatever its resource allows.
+    """
+
+    cache: Cache
+    who: Mapping[str, str]
+    ttl_s: float | None = None
 
 
 def _silent(_: Event) -> None:
@@ -142,13 +160,14 @@ async def gather(
     connectors: Mapping[str, Connector],
     workdir: Path,
     existing: Path | None = None,
+    keeping: Keeping | None = None,
     on_event: Listen = _silent,
 ) -> Inputs:
     """List every resource that the jobs need, once per connection and scope, all at once.
 
     `existing` is a dump to read instead: a file (one profile, one scope), or the folder that
-    `dsync dump` writes. A scope that cannot be listed is a problem of that scope alone, as long
-    as another one can.
+    `dsync dump` writes. `keeping` may have inventories of earlier runs. A scope that cannot be
+    listed is a problem of that scope alone, as long as another one can.
 
     Raises: Unauthorized; Unavailable when no scope could be listed; Invalid for a bad dump.
     """
@@ -158,6 +177,7 @@ async def gather(
             for resource in job.listings:
                 spots.setdefault((job.connection, resource, scope.name), (job, scope))
     listings: dict[Spot, Listing] = {}
+    labels = {} if existing is not None else _labels(jobs, spots, keeping)
 
     async def one(number: int, spot: Spot, job: Job, scope: Scope) -> None:
         resource = _resource(job, spot[1])
@@ -166,9 +186,11 @@ async def gather(
             listings[spot] = await asyncio.to_thread(_from_dump, existing, spot, resource, file)
             return
         try:
-            listings[spot] = await spool(
-                connectors[spot[0]], spot[1], resource, scope, file, on_event
-            )
+            read = partial(spool, connectors[spot[0]], spot[1], resource, scope, file, on_event)
+            if keeping is not None and spot in labels:
+                listings[spot] = await _kept(keeping.cache, labels[spot], file, read, on_event)
+            else:
+                listings[spot] = await read()
         except Unauthorized:
             raise
         except Unavailable as problem:
@@ -180,12 +202,16 @@ async def gather(
                 group.create_task(one(number, spot, job, scope))
     except* Exception as faults:
         raise _first(faults) from None
+    finally:
+        if keeping is not None and labels:
+            await asyncio.to_thread(keeping.cache.close)
     problems = [listing.problem for listing in listings.values() if listing.problem]
     scopes = {(spot[0], spot[2]) for spot in spots}
     broken = {(spot[0], spot[2]) for spot, listing in listings.items() if listing.problem}
     if problems and broken == scopes:
         raise problems[0]
-    return Inputs(listings=listings)
+    misses = sum(listings[spot].kept is None for spot in labels)
+    return Inputs(listings=listings, misses=misses)
 
 
 def decide(
@@ -229,6 +255,7 @@ def decide(
         body=body,
         tool_version=_version(),
         guards=tuple(work.guards),
+        cache=_cache_use(inputs),
     )
 
 
@@ -238,6 +265,7 @@ async def plan(
     connectors: Mapping[str, Connector],
     workdir: Path,
     existing: Path | None = None,
+    keeping: Keeping | None = None,
     engine: Engine = _PLAIN,
     approvals: Approvals | None = None,
     history: Histories | None = None,
@@ -269,7 +297,12 @@ async def plan(
                 raise safety.empty_source(job.profile.name)
     began = datetime.now(UTC)
     inputs = await gather(
-        jobs, connectors=connectors, workdir=workdir, existing=existing, on_event=on_event
+        jobs,
+        connectors=connectors,
+        workdir=workdir,
+        existing=existing,
+        keeping=keeping,
+        on_event=on_event,
     )
     decided = await asyncio.to_thread(
         decide, jobs, inputs, workdir=workdir, engine=engine, on_event=on_event
@@ -328,6 +361,89 @@ def _resource(job: Job, name: str) -> Resource:
             hint=f"it has {', '.join(sorted(resources))}",
         )
     return resources[name]
+
+
+def _labels(
+    jobs: Sequence[Job], spots: Mapping[Spot, tuple[Job, Scope]], keeping: Keeping | None
+) -> dict[Spot, Label]:
+    """The listings that may come from the cache, by what they are known under there.
+
+    Never those that this plan is about to change, and never one on which it depends what is
+    deleted. A listing that is fresh for one profile is fresh for all.
+    """
+    if keeping is None:
+        return {}
+    from dsync import cache
+
+    fresh: set[tuple[str, str]] = set()
+    for job in jobs:
+        names = cache.concerned(job.system.system, [job.resource])
+        if job.actions.delete and _key_is_looked_up(job):
+            names |= set(job.listings)
+        fresh |= {(job.base_url, name) for name in names}
+    labels = {}
+    for spot, (job, scope) in spots.items():
+        life_s, who = _resource(job, spot[1]).cache_s, keeping.who.get(spot[0])
+        if life_s and who and job.base_url and (job.base_url, spot[1]) not in fresh:
+            labels[spot] = cache.Label(
+                connection=spot[0],
+                base_url=job.base_url,
+                who=who,
+                system=job.system.digest,
+                shape=cache.shape(job.system.system, spot[1]),
+                resource=spot[1],
+                scope=scope,
+                ttl_s=min(life_s, keeping.ttl_s or life_s),
+            )
+    return labels
+
+
+def _key_is_looked_up(job: Job) -> bool:
+    """True when what a lookup finds is part of a key: then it decides which records are wanted."""
+    from dsync.templates import fields_of
+
+    profile = job.profile.profile
+    for name in profile.identity.natural_key:
+        used = fields_of(json.dumps(profile.payload.get(name)))
+        if not set(profile.resolve).isdisjoint([name, *used]):
+            return True
+    return False
+
+
+async def _kept(
+    cache: Cache,
+    label: Label,
+    file: Path,
+    read: Callable[[], Awaitable[Listing]],
+    on_event: Listen,
+) -> Listing:
+    """A listing from the cache, or read and kept there. It proves nothing: it may be old."""
+    from dsync.cache import Miss
+
+    found = await asyncio.to_thread(cache.take, label, file)
+    if isinstance(found, Miss):
+        listing = await read()
+        await asyncio.to_thread(
+            lambda: cache.keep(
+                label, file, since=found, records=listing.count, sha256=listing.digest()
+            )
+        )
+        return listing
+    name = f"{label.resource} {label.scope.name}".strip()
+    on_event(Event(phase="fetch", subject=f"{name} (cache)", done=found.records))
+    return Listing(
+        file=file,
+        count=found.records,
+        digest=lambda: found.sha256,
+        kept=Kept(
+            connection=label.connection,
+            resource=label.resource,
+            scope=label.scope.name,
+            read=found.read,
+            age_s=round(found.age_s, 3),
+            records=found.records,
+        ),
+    )
 
 
 async def spool(
@@ -453,6 +569,7 @@ def _map(
         use=use if mapping.may_stream(profile) and profile.source.contract is None else None,
         answer=job.answer,
     )
+    tables = sources.held(con, profile.source, tables)
     if not created:
         use(tables)
     mapped = mapping.note(con, created[0], tables)
@@ -569,7 +686,6 @@ class _Work:
                 profile=job.profile.name,
                 system=job.system.system.system,
                 resource=job.resource,
-    tables = sources.held(con, profile.source, tables)
                 scope=scope.name,
                 level=level,
                 changes=f"changes_{number}",
@@ -894,6 +1010,12 @@ def _inventory(
 
 
 # --- the plan's own facts -------------------------------------------------------------------------
+
+
+def _cache_use(inputs: Inputs) -> CacheUse:
+    kept = [listing.kept for listing in inputs.listings.values() if listing.kept is not None]
+    kept.sort(key=lambda one: (one.connection, one.resource, one.scope))
+    return CacheUse(hits=len(kept), misses=inputs.misses, listings=tuple(kept))
 
 
 def _by_scope(jobs: Sequence[Job], sections: Sequence[Section]) -> list[Section]:

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+import structlog
 
 from dsync import applying, outcomes, registry, safety, settling
 from dsync import project as projects
@@ -28,9 +29,11 @@ from dsync.journal import Journal, Operation, Record, check_run_id, op_id
 from dsync.memory import Watch
 from dsync.model import Change, Event, History, Outcome, Plan
 from dsync.project import Ask, Project, Target
+from dsync.reports import RunResult, kept, key_text
 from dsync.reports import json as report_json
-from dsync.reports import key_text
 from dsync.storage import guarded
+
+_log = structlog.get_logger()
 
 PLAN_LIFE_S, PLAN_LIFE_WITH_DELETES_S = 24 * 3600.0, 4 * 3600.0
 _CLOCKS_DIFFER_S = 300.0
@@ -319,6 +322,7 @@ def _close_up(
     point("report.before")
     report_json.save_run(book.folder, run, outcomes.statuses(book.plan, book))
     point("report.after")
+    keep_reports(project, book, run)
     clear = not book.unsettled()
     has_read = run.exit_code in (0, 4) and not book.plan.undoes
     for lane, spot in lanes.items():
@@ -331,6 +335,17 @@ def _close_up(
     book.drop_room()
     with contextlib.suppress(OSError):
         (book.folder / "now").rmdir()
+
+
+def keep_reports(project: Project, book: Journal, run: RunResult) -> None:
+    """Write the reports that the configuration wants; never a reason for a run to fail."""
+    wanted = project.config.settings.reports
+    try:
+        kept.tidy(wanted.dir, keep_days=wanted.keep_days)
+        for form in wanted.formats:
+            kept.save(wanted.dir, form, run, outcomes.statuses(book.plan, book))
+    except Exception as error:
+        _log.warning("a report is not written", folder=str(wanted.dir), reason=str(error))
 
 
 def profiles_of(plan: Plan) -> list[tuple[str, projects.Lane]]:

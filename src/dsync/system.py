@@ -479,6 +479,12 @@ class Resource(Model):
         description="a resource whose records bring those of this one into being, such as their "
         "state: that one is there when it is to be created changes nothing",
     )
+    cache_s: float | None = Field(
+        None,
+        gt=0,
+        description="how long a listing may be kept and used again by lookups, in seconds; "
+        "default: not at all",
+    )
     parameters: dict[str, str] = Field(
         {},
         description="name -> what it is: a resource of which each profile has its own kind, "

@@ -23,6 +23,7 @@ VERBS = {
     "runs": "list the runs of this project, show one, or verify one",
     "report": "show what became of each row of a run",
     "dump": "write what a system holds as JSON lines",
+    "cache": "list the inventories that are kept between runs, or forget them",
     "profiles": "list the profiles that are found, and where",
     "schema": "print the JSON Schema of profiles, system files or configuration",
     "emulate": "run a local imitation of an API",

@@ -30,6 +30,7 @@ PAUSE_S = 10
 @options.target
 @options.actions
 @options.approvals
+@options.cache
 @options.engine
 @options.stopping
 @options.display

@@ -154,6 +154,15 @@ approvals = _group(
     click.option("--no-pause", is_flag=True, help="No pause before deletes on a terminal."),
 )  # fmt: skip
 
+cache = _group(
+    _switch("cache", "Use inventories of earlier runs, where they are kept (default)."),
+    click.option("--clear-cache", is_flag=True, help="Forget all of them first."),
+    click.option(
+        "--invalidate-cache", multiple=True, metavar="PATTERN",
+        help="Forget those of this resource first, such as users or erp/*; repeatable.",
+    ),
+)  # fmt: skip
+
 engine = _group(
     click.option("--memory-limit", metavar="SIZE", help="Memory for planning, such as 512MB."),
     click.option("--threads", type=click.IntRange(min=1), metavar="N"),

@@ -20,6 +20,7 @@ from dsync.cli.terminal import note, results
 @options.target
 @options.actions
 @options.approvals
+@options.cache
 @options.engine
 @options.display
 @click.option("--out", type=options.FILE, metavar="FILE", help="Save the plan for `apply FILE`.")

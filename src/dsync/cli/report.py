@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -15,10 +16,36 @@ if TYPE_CHECKING:
 
 @click.command("report")
 @click.argument("run_id", metavar="RUN")
-@options.display
-def command(*, run_id: str, form: str, max_rows: int) -> int:
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(["table", "json", "md", "csv", "metrics"]),
+    default="table",
+    show_default=True,
+    help="csv: a line for each call's record; metrics: the run in numbers (JSON).",
+)
+@click.option(
+    "--max-rows",
+    type=click.IntRange(min=0),
+    metavar="N",
+    default=50,
+    show_default=True,
+    help="Rows shown; 0 for all.",
+)
+@click.option(
+    "--out", type=options.EITHER, metavar="FILE|FOLDER",
+    help="Write it there; in a folder csv and metrics are named after the run's time.",
+)  # fmt: skip
+def command(*, run_id: str, form: str, max_rows: int, out: Path | None) -> int:
     """Show what became of each row of a run; exits as the run did."""
-    return show_run(asking.project(), run_id, form=form, max_rows=max_rows)
+    from dsync import api
+
+    project = asking.project()
+    if out is None:
+        return show_run(project, run_id, form=form, max_rows=max_rows)
+    path, code = api.save_report(project, run_id, form=form, out=out)
+    note(f"written: {path}")
+    return code
 
 
 def show_run(project: Project, run_id: str, *, form: str, max_rows: int) -> int:

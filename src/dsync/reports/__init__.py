@@ -18,16 +18,19 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from importlib import import_module
+from pathlib import Path
 from typing import Any, Protocol, TextIO, cast
 
 import msgspec
 
 from dsync.errors import Place, UsageFault
 from dsync.model import (
+    NO_CACHE,
     REF_CLOSE,
     REF_OPEN,
     STATUSES,
     Action,
+    CacheUse,
     Change,
     Finding,
     Outlook,
@@ -44,6 +47,8 @@ FORMATS = {
     "json": "json",
     "markdown": "markdown",
     "md": "markdown",
+    "csv": "csv",
+    "metrics": "metrics",
 }
 """words of `--format` -> modules"""
 
@@ -70,6 +75,14 @@ class RowResult:
     reason: str = ""
     hint: str = ""
     is_unknown: bool = False
+    http_status: int | None = None
+    """what the API answered last"""
+    attempts: int = 0
+    """calls that were made for it"""
+    began: datetime | None = None
+    """the last of these calls"""
+    ended: datetime | None = None
+    """when it was last known what became of it"""
 
     @property
     def has_failed(self) -> bool:
@@ -105,6 +118,12 @@ class RunResult:
     connections: Mapping[str, str] = field(default_factory=dict)
     verdicts: tuple[Verdict, ...] = ()
     """what the guards said when it was applied"""
+    cache: CacheUse = NO_CACHE
+    """of the plan"""
+    tallies: tuple[Tally, ...] = ()
+    """what was planned, by profile and scope"""
+    folder: Path | None = None
+    """where its calls are listed"""
 
     @property
     def duration_s(self) -> float:
@@ -139,6 +158,23 @@ class Report(Protocol):
     ) -> None:
         """Write what a run has done; `rows` are those of `applying.statuses`."""
         ...
+
+
+def cache_texts(cache: CacheUse) -> Iterator[str]:
+    """One line a resource that came from the cache: how old its oldest listing is."""
+    ages: dict[str, list[float]] = {}
+    for kept in cache.listings:
+        ages.setdefault(kept.resource, []).append(kept.age_s)
+    for resource, several in ages.items():
+        scopes = f" ({len(several)} scopes)" if len(several) > 1 else ""
+        yield f"{resource}{scopes} from the cache, {age_text(max(several))} old"
+
+
+def age_text(age_s: float) -> str:
+    """Seconds, minutes or hours."""
+    if age_s < 90:
+        return f"{age_s:.0f} s"
+    return f"{age_s / 60:.0f} min" if age_s < 90 * 60 else f"{age_s / 3600:.1f} h"
 
 
 def outlook_texts(outlook: Outlook) -> Iterator[str]:
@@ -198,6 +234,11 @@ def summary(counts: Mapping[RowStatus, int]) -> str:
     """
     shown = [s for s in STATUSES if s != "DELETED" or counts.get(s)]
     return " | ".join(f"{status}={counts.get(status, 0)}" for status in shown)
+
+
+def scope_of(profile: str) -> str:
+    """What the users of a profile call it: `users` for `n2f/users`."""
+    return profile.rpartition("/")[2]
 
 
 def _report(name: str) -> Report:

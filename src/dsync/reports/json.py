@@ -1,12 +1,12 @@
 """A plan or a run for machines: one JSON document, written as it is read.
 
 A plan: `format`, `format_version`, `tool_version`, `digest`, `summary` (counts), `scopes`,
-`connections`, `inputs`, `tallies`, `guards` (the numbers that are judged), `verdicts`, `changes`,
-`findings`. A run: `format`, `format_version`, `run_id`, `plan_digest`, `tool_version`, `started`,
-`ended` (ISO 8601, UTC), `duration_s`, `calls`, `exit_code`, `stopped`, `unknown`, `pending`,
-`summary`, `counts`, `rows`; rows that were as wanted are only counted. A value that another
-record's creation will tell is
-`{"reference": {"resource": …, "key": […], "take": …}}`. `limit` is not heeded: all is written.
+`connections`, `inputs`, `tallies`, `guards` (the numbers that are judged), `verdicts`, `cache`
+(hits, misses, and the inventories that came from it), `changes`, `findings`. A run: `format`,
+`format_version`, `run_id`, `plan_digest`, `tool_version`, `started`, `ended` (ISO 8601, UTC),
+`duration_s`, `calls`, `exit_code`, `stopped`, `unknown`, `pending`, `summary`, `counts`, `cache`,
+`rows`; rows that were as wanted are only counted. A value that another record's creation will tell
+is `{"reference": {"resource": …, "key": […], "take": …}}`. `limit` is not heeded: all is written.
 
 Characters that a terminal, a browser or a reader's eye could trip over are written as `\\uXXXX`,
 which a parser gives back unchanged.
@@ -53,6 +53,7 @@ def render_plan(
         "guards": plan.guards,
         "verdicts": plan.verdicts,
         "outlooks": plan.outlooks,
+        "cache": plan.cache,
     }
     stream.write(_text(head)[:-1])
     _array(stream, "changes", map(_plain, plan.changes()))
@@ -90,6 +91,7 @@ def render_run(
         "summary": summary(run.counts),
         "counts": dict(run.counts),
         "connections": dict(run.connections),
+        "cache": run.cache,
     }
     stream.write(_text(head)[:-1])
     _array(stream, "rows", map(_plain, rows))

@@ -17,6 +17,7 @@ from dsync.reports import (
     RowResult,
     RunResult,
     Section,
+    cache_texts,
     key_text,
     outlook_texts,
     printable,
@@ -49,6 +50,8 @@ def render_plan(
         page.add(_tally(tally))
     for text in _guards(plan.verdicts):
         page.add(text)
+    for text in cache_texts(plan.cache):
+        page.add(f"\n{code(text)}\n")
     for outlook in plan.outlooks:
         for text in outlook_texts(outlook):
             page.add(f"\n{code(text)}\n")

@@ -19,13 +19,16 @@ from dsync.reports import (
     RowResult,
     RunResult,
     Section,
+    cache_texts,
     key_text,
     outlook_texts,
     printable,
+    scope_of,
     sections,
     summary,
     value_text,
 )
+from dsync.reports.traffic import busiest, is_done, traffic
 from dsync.secrets import veiled
 
 MARKS = {"create": "+", "update": "~", "delete": "-"}
@@ -67,7 +70,9 @@ def render_run(
     """Write the rows that are not as wanted, with the reason and the next step, then the counts."""
     write = _Writer(stream, color)
     shown = more = 0
+    done: Counter[str] = Counter()
     for row in rows:
+        done[row.profile] += is_done(row)
         if row.status in ("CREATED", "UPDATED", "DELETED"):
             continue
         if limit is not None and shown >= limit:
@@ -79,6 +84,7 @@ def render_run(
         write([("", f"  … {more} more rows; report.json in the run folder has all of them")])
     if shown:
         write([("", "")])
+    write(_scopes(run, done))
     write(_verdict(run))
 
 
@@ -184,6 +190,8 @@ def _total(plan: Plan) -> Iterator[Line]:
     total = counts_text(plan.counts)
     if plan.is_empty:
         yield "=", "Nothing to do: what is there is as wanted."
+    for text in cache_texts(plan.cache):
+        yield "", text
     for outlook in plan.outlooks:
         for text in outlook_texts(outlook):
             yield "", text
@@ -204,6 +212,47 @@ def _row(row: RowResult) -> Iterator[Line]:
     yield mark, f"    {reason}"
     if row.hint:
         yield mark, f"    next: {row.hint}"
+
+
+def _scopes(run: RunResult, done: Mapping[str, int]) -> Iterator[Line]:
+    """A line a profile, then what the run has asked of its APIs; nothing where nothing is known."""
+    if run.folder is None or not run.tallies:
+        return
+    asked = traffic(run)
+    peaks = asked.peaks()
+    table = [("scope", "processed", "successful", "failed", "skipped", "duration", "calls", "MB")]
+    for profile in dict.fromkeys(tally.profile for tally in run.tallies):
+        own = [tally for tally in run.tallies if tally.profile == profile]
+        processed = sum(tally.rows + tally.delete for tally in own)
+        skipped = sum(tally.skip for tally in own)
+        successful = done[profile] + sum(tally.unchanged for tally in own)
+        scope = scope_of(profile)
+        group = asked.of_scope(scope)
+        table.append(
+            (
+                scope, str(processed), str(successful), str(processed - successful - skipped),
+                str(skipped), f"{group.span_s:.1f} s", str(group.calls),
+                f"{peaks.get(scope, asked.peak_mb):.0f}",
+            )
+        )  # fmt: skip
+    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+    for number, row in enumerate(table):
+        cells = [
+            row[0].ljust(widths[0]),
+            *(c.rjust(w) for c, w in zip(row[1:], widths[1:], strict=True)),
+        ]
+        yield ("#" if number == 0 else ""), "  ".join(cells)
+    whole = asked.total()
+    yield (
+        "",
+        f"calls: {len(asked.reads)} reads, {len(asked.writes)} writes; in the busiest minute "
+        f"{busiest(asked.reads)} and {busiest(asked.writes)}; {whole.waited_s:.1f} s waited for "
+        f"quotas; at most {asked.peak_mb:.0f} MB of memory",
+    )
+    if whole.retries:
+        reasons = ", ".join(f"{reason}: {n}" for reason, n in whole.reasons.most_common())
+        yield "!", f"retries: {whole.retries} ({reasons}), {whole.delay_s:.1f} s of back-off"
+    yield "", ""
 
 
 def _verdict(run: RunResult) -> Iterator[Line]:
