@@ -430,6 +430,18 @@ def test_postgres_faults(
     assert not list(tmp_path.glob("answer*"))
 
 
+def test_own_options_stay_read_only(postgres: Postgres, tmp_path: Path) -> None:
+    """Options in the address are kept, and cannot make the session one that writes."""
+    words = "-c%20default_transaction_read_only%3Doff%20-c%20datestyle%3DGerman"
+    db = database(f"{postgres.address}&options={words}", tmp_path, user=postgres.user)
+    question = asked(
+        db,
+        "SELECT current_setting('transaction_read_only') AS r, current_setting('DateStyle') AS s",
+    )
+    answer = sql.ask(question, tmp_path / "a.parquet", engine=Engine())
+    assert rows(answer)[1] == [("on", "German, DMY")]
+
+
 def test_slow_files(tmp_path: Path, ask: Callable[..., sql.Answer]) -> None:
     """A statement on a file is interrupted when its time is over."""
     sqlite3.connect(tmp_path / "erp.db").close()

@@ -34,7 +34,7 @@ FILES = ("sqlite", "duckdb")
 """kinds whose database is one file, opened for reading only"""
 
 _KIND = re.compile(r"([a-z][a-z0-9]*)(?:\+([a-z][a-z0-9_]*))?://", re.IGNORECASE)
-_SECRET = re.compile(r"passw(or)?d|pwd|passfile|secret|token|authenticator", re.IGNORECASE)
+_SECRET = re.compile(r"passw(or)?d|pwd|passfile|secret|token", re.IGNORECASE)
 _FORM = "write kind://host/name, such as postgresql://db.example.test/erp or sqlite:///erp.db"
 
 

@@ -258,6 +258,8 @@ def _libpq(database: Database) -> dict[str, str]:
     address = database.address
     path = f" -c search_path={database.schema}" if database.schema else ""
     millis = max(1, round(database.timeout_s * 1000))
+    # The last word of an option counts: what makes the session read only stands behind all else.
+    own = f"-c default_transaction_read_only=on -c statement_timeout={millis}{path}"
     given = {
         **address.options,
         "host": address.host or address.options.get("host", ""),
@@ -267,7 +269,7 @@ def _libpq(database: Database) -> dict[str, str]:
         "password": password.reveal() if password else "",
         "connect_timeout": str(max(2, round(database.connect_timeout_s))),
         "application_name": "dsync",
-        "options": f"-c default_transaction_read_only=on -c statement_timeout={millis}{path}",
+        "options": f"{address.options.get('options', '')} {own}".strip(),
     }
     return {key: value for key, value in given.items() if value}
 

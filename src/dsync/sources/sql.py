@@ -244,7 +244,7 @@ def ask(question: Question, file: Path, *, engine: Engine) -> Answer:
     settings: dict[str, str | bool | int | float | list[str]] = {
         # On disk, so that what a table holds can leave the memory.
         "temp_directory": str(file.with_suffix(".spill")),
-        "memory_limit": engine.memory_limit or "512MB",
+        "memory_limit": engine.memory_limit or "256MB",
         "threads": engine.threads or 2,
         "autoinstall_known_extensions": False,
         "autoload_known_extensions": False,
