@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -146,6 +147,19 @@ def test_nodes_that_speak_oddly(tmp_path: Path, switches: dict[str, Any]) -> Non
         tenant.run("apply", "director", "--yes")
         again = tenant.run("plan", "director", "--detailed-exitcode")
     assert "Nothing to do" in again.stdout
+
+
+def test_every_trap_has_its_test() -> None:
+    """The table of the API's traps has all sixty, and each names tests that exist."""
+    page = ROOT / "docs" / "decisions" / "0012-director.md"
+    rows = re.findall(r"^\| ([\d, ]+) \|(.*)$", page.read_text(encoding="utf-8"), re.MULTILINE)
+    assert sorted(int(n) for numbers, _ in rows for n in numbers.split(",")) == [*range(1, 61)]
+    files = (ROOT / "tests").rglob("test_*.py")
+    there = set(re.findall(r"^def (test_\w+)", "\n".join(f.read_text() for f in files), re.M))
+    for numbers, told in rows:
+        named = set(re.findall(r"`(test_\w+)`", told))
+        assert named, numbers
+        assert named <= there, numbers
 
 
 def test_an_offline_plan_says_the_same(tenant: Tenant) -> None:
