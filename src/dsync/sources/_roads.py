@@ -15,6 +15,7 @@ from __future__ import annotations
 import contextlib
 import importlib
 import socket
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -425,6 +426,8 @@ def _mssql(asked: Asked) -> Iterator[Rows]:
     try:
         con = driver.connect(words, timeout=round(database.timeout_s))
     except driver.Error as error:
+        if missing := _missing_libraries("ltdl", "krb5", "gssapi_krb5"):
+            raise _not_loaded("mssql_python", f"it needs {', '.join(missing)}", database) from None
         raise _unreached(database, (address.host, address.port or 1433), str(error)) from None
     try:
         with _translated(driver.Error, told):
@@ -551,13 +554,24 @@ def _driver(module: str, kind: str, extra: str, database: Database) -> ModuleTyp
     except ModuleNotFoundError:
         raise _no_driver(module, kind, extra, database) from None
     except ImportError as error:
-        raise Invalid(
-            f"the driver {module} cannot be loaded: {' '.join(str(error).split())[:200]}",
-            code="DS-DB-DRIVER",
-            where=database.place,
-            hint="install the system libraries that it names, such as libltdl7, libkrb5-3 and "
-            "libgssapi-krb5-2 on Debian for SQL Server",
-        ) from None
+        raise _not_loaded(module, " ".join(str(error).split())[:200], database) from None
+
+
+def _missing_libraries(*names: str) -> list[str]:
+    """Those of some system libraries that a driver needs at run time and Linux does not have."""
+    from ctypes.util import find_library
+
+    return [name for name in names if sys.platform == "linux" and find_library(name) is None]
+
+
+def _not_loaded(module: str, why: str, database: Database) -> Invalid:
+    return Invalid(
+        f"the driver {module} cannot be loaded: {why}",
+        code="DS-DB-DRIVER",
+        where=database.place,
+        hint="install the system libraries that it names, such as libltdl7, libkrb5-3 and "
+        "libgssapi-krb5-2 on Debian for SQL Server",
+    )
 
 
 def _no_driver(module: str, kind: str, extra: str, database: Database) -> Invalid:
