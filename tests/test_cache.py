@@ -201,6 +201,8 @@ def test_time_is_over(world: World) -> None:
     assert set(world.asked()) == ALL
     world.config()
     world.plan()
+    assert set(world.asked()) == ALL
+    world.plan()
     assert set(world.asked()) == {"users"}
 
 
@@ -375,7 +377,7 @@ def test_damage(world: World, harm: str) -> None:
         (folder / INDEX).write_bytes(b"no database" * 1000)
     else:
         with sqlite3.connect(folder / INDEX) as db:
-            db.execute("UPDATE entries SET created = created + 10, used = used + 10")
+            db.execute("UPDATE entries SET created = created - 10")
     world.asked()
     second = world.plan()
     assert second["digest"] == first["digest"]
@@ -464,8 +466,11 @@ def test_life(tmp_path: Path) -> None:
     assert (tmp_path / "out").read_bytes() == b'{"id":1}\n'
     clock.now += 0.5
     assert isinstance(cache.take(_label(), tmp_path / "out"), Miss)
+    # What is over goes with the next set.
+    assert _kept(cache, _label(resource="roles"), b"{}\n", tmp_path)
+    assert [entry.resource for entry in cache.entries()] == ["roles"]
     clock.now -= 3600  # a clock that was put back: nobody knows how old it is
-    assert isinstance(cache.take(_label(), tmp_path / "out"), Miss)
+    assert isinstance(cache.take(_label(resource="roles"), tmp_path / "out"), Miss)
 
 
 @pytest.mark.unit

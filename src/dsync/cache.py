@@ -70,7 +70,7 @@ class Label:
     """What an entry lists, and for whom: `who` is from `Cache.identity`.
 
     `system` digests the system file, `shape` the resource as the profiles have made it.
-    `ttl_s`: how old an entry may be that serves for it.
+    `ttl_s`: how old an entry may be that serves for it, and how old one gets that is kept.
     """
 
     connection: str
@@ -190,7 +190,7 @@ def _inside(system: System, name: str) -> set[str]:
 class Cache:
     """The kept listings of a folder, which belongs to this user alone. Safe for many processes.
 
-    `take`, `keep`, `identity` and `close` never raise for what a disk can do: they warn,
+    `take`, `keep`, `identity`, `close` and `written` never raise for what a disk can do: they warn,
     and nothing is found or kept. All else raises StorageFault.
     """
 
@@ -231,7 +231,13 @@ class Cache:
         except StorageFault as fault:
             self._warn(fault)
             found = Miss(began=self._clock(), epoch=-1)
-        self._looked["misses" if isinstance(found, Miss) else "hits"] += 1
+        is_hit = isinstance(found, Hit)
+        self._looked["hits" if is_hit else "misses"] += 1
+        _log.debug(
+            "inventory looked up in the cache",
+            resource=label.resource, scope=label.scope.name, hit=is_hit,
+            age_s=round(found.age_s, 1) if isinstance(found, Hit) else None,
+        )  # fmt: skip
         return found
 
     def keep(self, label: Label, file: Path, *, since: Miss, records: int, sha256: str) -> bool:
@@ -289,16 +295,19 @@ class Cache:
     def written(self, base_url: str, lanes: Iterable[str], resources: Iterable[str]) -> None:
         """The run has ended, and with it whatever earlier runs have left marked in its lanes.
 
-        What was listed beside it is dropped. Raises: StorageFault.
+        What was listed beside it is dropped. Never raises: what stays marked is not kept.
         """
         base_url = _url(base_url)
-        with self._index() as db:
-            db.executemany(
-                "DELETE FROM marks WHERE base_url = ? AND lane = ?",
-                [(base_url, lane) for lane in lanes],
-            )
-            files = _drop(db, _of(db, base_url, resources))
-        self._unlink(files)
+        try:
+            with self._index() as db:
+                db.executemany(
+                    "DELETE FROM marks WHERE base_url = ? AND lane = ?",
+                    [(base_url, lane) for lane in lanes],
+                )
+                files = _drop(db, _of(db, base_url, resources))
+            self._unlink(files)
+        except StorageFault as fault:
+            self._warn(fault)
 
     # ---- by hand ---------------------------------------------------------------------------
 
@@ -411,18 +420,19 @@ class Cache:
     def _take(self, label: Label, file: Path) -> Hit | Miss:
         with self._index() as db:
             row = db.execute(
-                "SELECT file, created, records, size, sha256, seal FROM entries WHERE key = ?",
+                "SELECT file, created, ttl_s, records, size, sha256, seal FROM entries "
+                "WHERE key = ?",
                 (label.key,),
             ).fetchone()
             miss = Miss(began=self._clock(), epoch=_number(db, "epoch"))
         if row is None:
             return miss
-        name, created, records, size, sha256, seal = row
+        name, created, ttl_s, records, size, sha256, seal = row
         age_s = miss.began - created
-        if not 0 <= age_s <= label.ttl_s:
+        if not 0 <= age_s <= min(ttl_s, label.ttl_s):
             return miss
         wrong = ""
-        if seal != _seal(label, name, created, records, size, sha256):
+        if seal != _seal(label, name, created, ttl_s, records, size, sha256):
             wrong = "its line in the index is not as it was written"
         else:
             try:
@@ -466,7 +476,7 @@ class Cache:
             old = db.execute(
                 "DELETE FROM entries WHERE key = ? RETURNING file", (label.key,)
             ).fetchall()
-            seal = _seal(label, name, since.began, records, size, sha256)
+            seal = _seal(label, name, since.began, label.ttl_s, records, size, sha256)
             db.execute(
                 "INSERT INTO entries VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
                 (label.key, name, label.connection, base_url, label.resource, label.scope.name,
@@ -497,9 +507,12 @@ class Cache:
         return gone
 
     def _sweep(self) -> None:
-        """Remove files that processes which were killed have left."""
+        """Remove entries whose time is over, and files that killed processes have left."""
         with self._index() as db:
+            over = "DELETE FROM entries WHERE created + ttl_s < ? RETURNING file"
+            gone = [file for (file,) in db.execute(over, (self._clock(),)).fetchall()]
             known = {file for (file,) in db.execute("SELECT file FROM entries")}
+        self._unlink(gone)
         with contextlib.suppress(OSError):
             for path in self.folder.iterdir():
                 is_ours = path.suffix in (".gz", ".part") and path.name not in known
@@ -526,7 +539,8 @@ def _guarded(where: Path) -> Iterator[None]:
             f"the cache cannot be written: {reason}",
             code="DS-CACHE-WRITE",
             where=str(where),
-            hint="check the rights of the folder and the space on the disk, or remove the folder",
+            hint="check the rights of the folder and the space on the disk, or do without: remove "
+            "the folder, or set cache.enabled: false",
         ) from error
 
 

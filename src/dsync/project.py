@@ -651,7 +651,9 @@ def keeping(project: Project, ask: Ask, targets: Sequence[Target]) -> Keeping | 
 def _keeps(target: Target) -> bool:
     """True when a lookup of the profile may use a listing of an earlier run."""
     known = target.system.system.resources
-    names = {one.from_ for one in target.profile.profile.resolve.values()}
+    profile = target.profile.profile
+    names = {one.from_ for one in profile.resolve.values()}
+    names |= {one.from_ for one in profile.diff.synonyms.values()}
     return any(known[name].cache_s for name in names & set(known))
 
 
@@ -674,11 +676,12 @@ def writing(project: Project, targets: Sequence[Target], plan: Plan) -> Iterator
     from dsync.cache import concerned
 
     todo: list[tuple[str, list[str], frozenset[str]]] = []
-    place = cache(project)
+    place, enabled = cache(project), project.config.settings.cache.enabled
     for target in targets:
         known = target.system.system
         names = concerned(known, [target.resource])
-        if not place.exists and not any(one.cache_s for one in known.resources.values()):
+        may_be_kept = enabled and any(one.cache_s for one in known.resources.values())
+        if not place.exists and not may_be_kept:
             continue
         lanes = [spot.id for spot in lanes_of([target], _of_profile(plan, target)).values()]
         todo.append((target.connection.url, lanes, names))
