@@ -31,7 +31,7 @@ FLOORS: tuple[frozenset[str], ...] = tuple(
         "planning",
         "cache",
         "outcomes course",
-        "connectors",
+        "connectors warehouses",
         "hierarchy",
         "diff operations safety",
         "normalisers",
