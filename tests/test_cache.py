@@ -631,3 +631,36 @@ def test_concerned() -> None:
     assert concerned(system, ["companies"]) == {"companies", "offices", "states", "axes"}
     assert concerned(system, ["axes"]) == {"axes"}
     assert concerned(system, ["roles"]) == {"roles"}
+
+
+@pytest.mark.unit
+def test_damaged_index(tmp_path: Path) -> None:
+    """Wherever the index is damaged, what serves is what was kept, and a write still drops it."""
+    folder, random = tmp_path / "cache", Random(3)  # noqa: S311 - places to damage
+    lines = b'{"id":1,"name":"Acme"}\n'
+    assert _kept(Cache(folder), _label(), lines, tmp_path)
+    whole = (folder / INDEX).read_bytes()
+    (packed,) = folder.glob("*.gz")
+    kept = packed.read_bytes()
+    spots = [spot for spot, byte in enumerate(whole) if byte]
+    for number in range(100):
+        harmed = bytearray(whole)
+        if number % 5 == 0:
+            del harmed[random.randrange(len(harmed)) :]
+        else:
+            harmed[random.choice(spots)] ^= 1 << random.randrange(8)
+        (folder / INDEX).write_bytes(harmed)
+        packed.write_bytes(kept)
+        cache = Cache(folder)
+        found = cache.take(_label(), tmp_path / "out")
+        if isinstance(found, Hit):
+            assert (tmp_path / "out").read_bytes() == lines
+            assert found.records == 1
+        else:
+            _keep(cache, _label(), lines, tmp_path, found)
+        cache.close()
+        cache.writing("http://192.0.2.1", ["lane"], ["companies"])
+        assert isinstance(cache.take(_label(), tmp_path / "out"), Miss)
+        cache.written("http://192.0.2.1", ["lane"], ["companies"])
+        cache.metrics()
+        assert cache.entries() == []

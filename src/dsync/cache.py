@@ -65,6 +65,13 @@ CREATE TABLE IF NOT EXISTS marks (
 """
 
 
+_SCHEMA = {one.strip().replace("IF NOT EXISTS ", "") for one in _TABLES.split(";") if one.strip()}
+_NO_DAMAGE = (
+    "SQLITE_BUSY", "SQLITE_LOCKED", "SQLITE_FULL", "SQLITE_IOERR", "SQLITE_READONLY",
+    "SQLITE_CANTOPEN", "SQLITE_PERM",
+)  # fmt: skip
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Label:
     """What an entry lists, and for whom: `who` is from `Cache.identity`.
@@ -389,9 +396,9 @@ class Cache:
             self._own_folder()
             try:
                 db = _opened(path)
-            except sqlite3.OperationalError:
-                raise
-            except sqlite3.DatabaseError as error:
+            except (sqlite3.DatabaseError, UnicodeDecodeError) as error:
+                if str(getattr(error, "sqlite_errorname", "")).startswith(_NO_DAMAGE):
+                    raise
                 _log.warning("the cache is damaged and begins anew", reason=str(error))
                 self._unlink([INDEX, *(one.name for one in self.folder.glob("*.gz"))])
                 db = _opened(path)
@@ -420,19 +427,21 @@ class Cache:
     def _take(self, label: Label, file: Path) -> Hit | Miss:
         with self._index() as db:
             row = db.execute(
-                "SELECT file, created, ttl_s, records, size, sha256, seal FROM entries "
-                "WHERE key = ?",
+                "SELECT file, created, ttl_s, records, size, sha256, seal, base_url, resource "
+                "FROM entries WHERE key = ?",
                 (label.key,),
             ).fetchone()
             miss = Miss(began=self._clock(), epoch=_number(db, "epoch"))
         if row is None:
             return miss
-        name, created, ttl_s, records, size, sha256, seal = row
+        name, created, ttl_s, records, size, sha256, seal, *place = row
         age_s = miss.began - created
         if not 0 <= age_s <= min(ttl_s, label.ttl_s):
             return miss
         wrong = ""
-        if seal != _seal(label, name, created, ttl_s, records, size, sha256):
+        # Its place, too: by that it is found when it is to be dropped.
+        is_sealed = seal == _seal(label, name, created, ttl_s, records, size, sha256)
+        if not is_sealed or place != [_url(label.base_url), label.resource]:
             wrong = "its line in the index is not as it was written"
         else:
             try:
@@ -533,7 +542,7 @@ def _guarded(where: Path) -> Iterator[None]:
     """Faults of the disk and of SQLite, in our words."""
     try:
         yield
-    except (sqlite3.Error, OSError) as error:
+    except (sqlite3.Error, OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         raise StorageFault(
             f"the cache cannot be written: {reason}",
@@ -554,10 +563,13 @@ def _opened(path: Path) -> sqlite3.Connection:
         db.execute("PRAGMA journal_mode=TRUNCATE")
         db.execute("PRAGMA synchronous=FULL")
         db.execute("BEGIN IMMEDIATE")
-        if (told := db.execute("PRAGMA quick_check(1)").fetchone()[0]) != "ok":
+        if (told := db.execute("PRAGMA integrity_check(1)").fetchone()[0]) != "ok":
             raise sqlite3.DatabaseError(told)
         for statement in _TABLES.split(";"):
             db.execute(statement)
+        made = {sql for (sql,) in db.execute("SELECT sql FROM sqlite_schema WHERE type = 'table'")}
+        if made != _SCHEMA:
+            raise sqlite3.DatabaseError("its tables are not ours")
         first = {
             "epoch": secrets.randbits(40),
             "salt": secrets.token_hex(16),
@@ -648,9 +660,8 @@ def _unpacked(packed: Path, file: Path, *, size: int, sha256: str) -> str:
 
 
 def _seal(label: Label, *parts: object) -> str:
-    """Proves a line of the index, and that whoever drops what it lists would find it."""
-    told = (label.key, _url(label.base_url), label.resource, *parts)
-    return hashlib.sha256(msgspec.json.encode(told)).hexdigest()
+    """Proves a line of the index."""
+    return hashlib.sha256(msgspec.json.encode((label.key, *parts))).hexdigest()
 
 
 def _url(base_url: str) -> str:
