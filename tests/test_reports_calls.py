@@ -147,6 +147,7 @@ def test_every_call_is_counted(shop: Shop) -> None:
     assert len(retries["delays_used"]) == 2
     assert retries["total_delay_seconds"] > 0
     assert metrics["summary"]["memory"]["peak_usage_mb"] > 10
+    assert {one["scope"] for one in metrics["memory_history"]} == {"", "items"}
     assert metrics["summary"]["memory"]["memory_samples"] == len(metrics["memory_history"]) > 1
     assert "retries: 2 (status 503: 2)" in told
     (line,) = (line for line in told.splitlines() if line.startswith("items "))
@@ -234,6 +235,8 @@ def test_kept(shop: Shop) -> None:
     assert foreign.exists()
     assert json.loads(metrics[0].read_text())["metadata"]["exit_code"] == 4
     assert "Upsert failed: 422" in logs[0].read_text()
+    for path in (*logs, *metrics, *(shop.folder / ".dsync" / "runs" / "r1").iterdir()):
+        assert path.stat().st_mode & 0o077 == 0, path.name
     # A run that is taken up again replaces its own file.
     shop.api.faults([])
     shop.run("resume", "r1", code=4)

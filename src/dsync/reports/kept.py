@@ -81,5 +81,9 @@ def _own(run: RunResult) -> set[str]:
 def _remember(run: RunResult, path: Path) -> None:
     if run.folder is None or str(path) in _own(run):
         return
-    with contextlib.suppress(OSError), (run.folder / _LIST).open("a", encoding="utf-8") as file:
+    flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND
+    with (
+        contextlib.suppress(OSError),
+        open(os.open(run.folder / _LIST, flags, 0o600), "a", encoding="utf-8") as file,
+    ):
         file.write(f"{path}\n")
