@@ -6,10 +6,12 @@ other JMESPath costs a decode and an encode of each record.
 
 from __future__ import annotations
 
+import hashlib
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NoReturn
+from urllib.parse import unquote
 
 import msgspec
 
@@ -261,12 +263,14 @@ def _id_decoder(expression: str) -> Ids:
 class Step:
     """The next page: query parameters to add, or a link to follow instead.
 
-    `beyond` is true when the page before was short: then this one need not exist.
+    `beyond` is true when the page before was short: then this one need not exist. `alone`: the
+    query is all there is; that of the listing is left out.
     """
 
     query: Mapping[str, str] = field(default_factory=dict)
     link: str | None = None
     beyond: bool = False
+    alone: bool = False
 
 
 class Walk:
@@ -280,12 +284,13 @@ class Walk:
 
     def __init__(self, paging: Paging, what: str) -> None:
         self._paging, self._what = paging, what
+        self.marks: tuple[str, ...] = ()
+        """of the page taken in last: what must not be met again"""
         self._pages = self._count = 0
         self._full = 0
         self._short = False
         self._total: int | None = None
-        self._firsts: set[int] = set()
-        self._nexts: set[str] = set()
+        self._met: set[str] = set()
         self._young: set[Any] = set()
         self._old: set[Any] = set()
 
@@ -297,6 +302,20 @@ class Walk:
     def first(self) -> Step:
         """The first page."""
         return self._numbered(beyond=False)
+
+    def tally(self) -> dict[str, Any]:
+        """What has been added up, for `resume` in another process."""
+        return {
+            "pages": self._pages, "count": self._count, "full": self._full, "short": self._short,
+        }  # fmt: skip
+
+    def resume(self, *, pages: int, count: int, full: int, short: bool, met: Iterable[str]) -> None:
+        """Go on from what `tally` gave; `met` are the marks of all pages so far.
+
+        Ids are compared among the pages from here on only.
+        """
+        self._pages, self._count, self._full, self._short = pages, count, full, short
+        self._met = set(met)
 
     def next(self, batch: Batch, answer: Answer) -> Step | None:
         """Take in a page; where to go next, or None after the last.
@@ -319,20 +338,21 @@ class Walk:
 
     def _take(self, batch: Batch) -> None:
         self._pages += 1
+        self.marks = ()
         if batch.total is not None:
             self._total = batch.total
         if not batch.count:
             return
-        first = hash(batch.first)
-        if first in self._firsts:
-            self._fail("DS-PAGE-LOOP", f"begins page {self._pages} like a page before")
-        self._firsts.add(first)
+        if not self._paging.repeats:
+            begins = f"begins page {self._pages} like a page before"
+            self._once(b"page\0" + batch.first, begins)
         if self._paging.kind == "page" and self._short:
             self._fail("DS-PAGE-SHORT", f"has a page with too few records before {self._pages}")
         self._full = self._full or batch.count
         self._short = batch.count < self._full
         self._count += batch.count
-        self._meet(batch.ids)
+        if not self._paging.repeats:
+            self._meet(batch.ids)
 
     def _meet(self, ids: Sequence[Any]) -> None:
         try:
@@ -372,15 +392,18 @@ class Walk:
                     return None
                 if isinstance(cursor, dict | list):
                     self._fail("DS-TGT-SHAPE", "has a next cursor that is no text")
-                self._once(str(cursor))
-                return Step(query={**self._sized(), self._paging.cursor: str(cursor)})
+                self._once(b"next\0" + str(cursor).encode("utf-8", "replace"), _READ_BEFORE)
+                text = unquote(str(cursor)) if self._paging.decode == "percent" else str(cursor)
+                return Step(
+                    query={**self._sized(), self._paging.cursor: text}, alone=self._paging.alone
+                )
             case "link":
                 link = batch.next if self._paging.next else next_link(answer.headers.get("link"))
                 if link is None or link is False or link == "":
                     return None
                 if not isinstance(link, str):
                     self._fail("DS-TGT-SHAPE", "has a next link that is no text")
-                self._once(link)
+                self._once(b"next\0" + link.encode("utf-8", "replace"), _READ_BEFORE)
                 return Step(link=link)
 
     def _numbered(self, beyond: bool) -> Step:
@@ -396,10 +419,12 @@ class Walk:
             return {}
         return {self._paging.limit: str(self._paging.size)}
 
-    def _once(self, place: str) -> None:
-        if place in self._nexts:
-            self._fail("DS-PAGE-LOOP", "points to a page that has been read")
-        self._nexts.add(place)
+    def _once(self, what: bytes, reason: str) -> None:
+        mark = hashlib.blake2b(what, digest_size=8).hexdigest()
+        if mark in self._met:
+            self._fail("DS-PAGE-LOOP", reason)
+        self._met.add(mark)
+        self.marks = (*self.marks, mark)
 
     def _fail(self, code: str, reason: str) -> NoReturn:
         raise ContractBreach(
@@ -410,6 +435,7 @@ class Walk:
 
 
 _REMEMBERED = 250_000
+_READ_BEFORE = "points to a page that has been read"
 
 
 def next_link(header: str | None) -> str | None:

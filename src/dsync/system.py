@@ -239,6 +239,9 @@ class Auth(Model):
         None, description="exchange: life in seconds, epoch seconds or an ISO 8601 time"
     )
     renew: Renewal | None = None
+    refused: list[int] = Field(
+        [401], description="statuses that mean: this token is not valid (any more)"
+    )
     life_s: float | None = Field(None, gt=0, description="life of a token that does not tell it")
     renew_before_s: float = Field(60, ge=0)
 
@@ -258,6 +261,11 @@ class Answers(Model):
     error: JMESPath = Field(
         "error.message || error || message || errors[0].message || errors[0] || detail || title",
         description="the text of a refusal",
+    )
+    malformed: Literal["fault", "again"] = Field(
+        "fault",
+        description="a listing's answer without its list of records: a fault at once, or asked for "
+        "again first, as one that is no JSON is",
     )
 
 
@@ -284,6 +292,18 @@ class Paging(Model):
         "empty",
         description="offset, page: which page is the last, the first empty one or one with fewer "
         "records than asked for; `short` only where the API never gives smaller pages",
+    )
+    decode: Literal["none", "percent"] = Field(
+        "none", description="cursor: it arrives percent-encoded, and is decoded before it is sent"
+    )
+    alone: bool = Field(
+        False,
+        description="cursor: it is sent without the listing's own `query`, which it remembers",
+    )
+    repeats: bool = Field(
+        False,
+        description="the listing may show a record twice, which is no fault then; a cursor that "
+        "comes twice is one all the same",
     )
     max_pages: int = Field(100_000, gt=0)
 
@@ -371,6 +391,16 @@ class Within(Model):
     where: dict[JMESPath, str | Texts] = {}
 
 
+class EmptyIf(Model):
+    """An answer that is a refusal by its status, and means that there are no (more) records.
+
+    `contains` must be in its text, in any case.
+    """
+
+    status: int = Field(ge=400, le=499)
+    contains: str = Field(min_length=1)
+
+
 class Listed(Model):
     """One call that lists records. `job` means the answer is a job with the rows."""
 
@@ -379,6 +409,7 @@ class Listed(Model):
     query: dict[str, Template] = {}
     body: Any = None
     records: JMESPath = Field("@", description="the list of records in the answer")
+    empty_if: EmptyIf | None = None
     paging: Paging | None = None
     each: Each | None = None
     within: Within | None = None

@@ -6,11 +6,30 @@ plans and journals: `planning` and `applying` do.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from dsync.model import Change, Outcome, Scope
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Position:
+    """Where a listing goes on after a page: what a later process needs to go on there.
+
+    `call` counts the listing's calls; `query` or `link` is the next page, and the rest is what the
+    proof of completeness has added up so far.
+    """
+
+    call: int = 0
+    query: Mapping[str, str] = field(default_factory=dict)
+    link: str | None = None
+    beyond: bool = False
+    alone: bool = False
+    pages: int = 0
+    count: int = 0
+    full: int = 0
+    short: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -18,11 +37,15 @@ class Page:
     """Records as JSON lines (each line one JSON object and a newline), and how many they are.
 
     `total` is the number of all records that the API gave beside them, if it gives one.
+    `after` is where the listing goes on; None after its last page, and where a listing cannot be
+    taken up again. `marks` name this page and its next one: met again, they mean a loop.
     """
 
     ndjson: bytes
     count: int
     total: int | None = None
+    after: Position | None = None
+    marks: tuple[str, ...] = ()
 
 
 class Halted(Exception):

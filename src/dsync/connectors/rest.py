@@ -37,7 +37,7 @@ import structlog
 from dsync.auth import Auth
 from dsync.calls import ERROR_CHARS, About, Purpose, Record, Tries
 from dsync.calls import Call as Made
-from dsync.connectors import CallLog, Page
+from dsync.connectors import CallLog, Page, Position
 from dsync.errors import ContractBreach, DsyncError, Invalid, Unauthorized, Unavailable
 from dsync.http import (
     BODY_BYTES,
@@ -54,7 +54,7 @@ from dsync.listing import Batch, Shape, Step, Walk, search
 from dsync.model import Change, Outcome, OutcomeState, Scope
 from dsync.pace import Pace
 from dsync.quota import Kind, boot_clock
-from dsync.system import Listed, Request, Resource, System, Within, Write
+from dsync.system import EmptyIf, Listed, Request, Resource, System, Within, Write
 
 _log = structlog.get_logger()
 
@@ -200,8 +200,13 @@ class Rest:
 
     # ---- reading ---------------------------------------------------------------------------
 
-    async def fetch(self, resource: str, scope: Scope) -> AsyncGenerator[Page]:
+    async def fetch(
+        self, resource: str, scope: Scope, *, at: Position | None = None, met: Sequence[str] = ()
+    ) -> AsyncGenerator[Page]:
         """All records of `resource` in this scope, page by page; see `connectors.Connector`.
+
+        `at` is where an earlier process stopped (the last page's `after`), `met` the marks of all
+        its pages; then only what follows is listed.
 
         Raises: Invalid DS-CANNOT where the system file declares no `list`; Unavailable;
         ContractBreach (DS-PAGE-* where the listing is not proved complete); Unauthorized.
@@ -214,13 +219,23 @@ class Rest:
                 hint="declare `list` for this resource in the system file",
             )
         joined = _Joined(declared.id) if declared.list.also else None
-        for how in declared.list.calls:
-            one = self._listed(resource, how, declared, scope)
+        calls = declared.list.calls
+        for number, how in enumerate(calls):
+            if at is not None and number < at.call:
+                continue
+            begin = at if at is not None and number == at.call else None
+            course = _Course(call=number, at=begin, met=met if begin else ())
+            one = self._listed(resource, how, declared, scope, course=course)
             if how.within is not None:
                 one = self._within(resource, how, declared, scope, how.within)
+                course = _Course()
             async with aclosing(one) as batches:
                 async for batch in batches:
-                    yield _page(batch if joined is None else joined.fresh(batch))
+                    page = _page(batch if joined is None else joined.fresh(batch))
+                    after, marks = course.taken()
+                    if after is None and how.within is None and number + 1 < len(calls):
+                        after = Position(call=number + 1)
+                    yield replace(page, after=after, marks=marks)
 
     async def _within(
         self, resource: str, how: Listed, declared: Resource, scope: Scope, within: Within
@@ -245,8 +260,13 @@ class Rest:
         declared: Resource,
         scope: Scope,
         beside: Mapping[str, Any] | None = None,
+        *,
+        course: _Course | None = None,
     ) -> AsyncGenerator[Batch]:
-        """What one call lists, page by page; `beside` are fields of the record it is below."""
+        """What one call lists, page by page; `beside` are fields of the record it is below.
+
+        `course` says where to begin, and is told of each page where it goes on.
+        """
         shared = _call_of(how) in self._once_only
         call = self._list_call(resource, how, scope, beside)
         if how.job:
@@ -261,13 +281,18 @@ class Rest:
             records=how.records, identity=declared.id, paging=paging, each=how.each, beside=beside
         )
         walk = Walk(paging, f"{self._system.system} {resource} {scope.name}".rstrip())
+        course = course or _Course()
+        first = course.begin(walk) or walk.first()
         following: asyncio.Task[tuple[Batch, Answer] | None] | None = None
         try:
-            ask = partial(self._page, call, shape=shape, scope=scope, shared=shared)
-            got = await ask(walk.first(), None)
+            ask = partial(
+                self._page, call, shape=shape, scope=scope, shared=shared, empty_if=how.empty_if
+            )
+            got = await ask(first, None)
             while got is not None:
                 batch, answer = got
                 step = walk.next(batch, answer)
+                course.passed(walk, step)
                 if step is not None:
                     # The next page travels while the caller works on this one.
                     following = asyncio.create_task(ask(step, answer))
@@ -365,7 +390,8 @@ class Rest:
     # ---- calls -----------------------------------------------------------------------------
 
     async def _once(self, call: _Call) -> Answer:
-        """One paced call; after a 401, once more with a new token, or one that was good so far."""
+        """One paced call; after a 401 (`auth.refused`), once more with a new token, or one that was
+        good so far."""
         for last in (False, True):
             proof, generation = await self._proof(call)
             asked = time.monotonic()
@@ -373,16 +399,17 @@ class Rest:
                 own = await self._announced(call)
                 waited_s = time.monotonic() - asked
                 answer = await self._exchange(call, {**call.headers, **proof, **own}, waited_s)
-            if answer.status != 401 or not call.proved or last:
+            refused = answer.status in self._system.auth.refused
+            if not refused or not call.proved or last:
                 self._let_in = self._let_in or (call.proved and answer.status < 400)
                 break
-            # 401 proves that nothing was done, so even a write may go again.
-            call.tries.again("status 401")
+            # Such a refusal proves that nothing was done, so even a write may go again.
+            call.tries.again(f"status {answer.status}")
             if not await self._renewed(generation) and not self._let_in:
                 break
             if call.log is not None:
-                refused = Outcome(state="not_sent", status=401, code="DS-AUTH-REFUSED")
-                await call.log.again(refused, "refused at the door (401)")
+                outcome = Outcome(state="not_sent", status=answer.status, code="DS-AUTH-REFUSED")
+                await call.log.again(outcome, f"refused at the door ({answer.status})")
         if answer.status == 401 and call.proved:
             raise _unauthorized(answer)
         return answer
@@ -511,7 +538,7 @@ class Rest:
                     result = read(answer)
                 except ContractBreach as breach:
                     bad += 1
-                    poor = breach.code.startswith("DS-HTTP-") and bad <= BAD_BODY_TRIES
+                    poor = self._may_be_transient(breach) and bad <= BAD_BODY_TRIES
                     if not poor or not self._may_retry(call, attempt, False):
                         raise
                     await self._back_off(call, attempt, breach.code)
@@ -584,6 +611,12 @@ class Rest:
             return ended(outcome)
         raise AssertionError("unreachable")
 
+    def _may_be_transient(self, breach: ContractBreach) -> bool:
+        """Whether an answer that cannot be read may be a good one when it is asked for again."""
+        if breach.code == "DS-TGT-SHAPE":
+            return self._system.answers.malformed == "again"
+        return breach.code.startswith("DS-HTTP-") and breach.code != "DS-HTTP-STATUS"
+
     def _may_retry(self, call: _Call, attempt: int, timed_out: bool) -> bool:
         if attempt > self._retries:
             return False
@@ -635,23 +668,33 @@ class Rest:
         shape: Shape,
         scope: Scope,
         shared: bool,
+        empty_if: EmptyIf | None,
     ) -> tuple[Batch, Answer] | None:
-        """One page; None where the page after a short one does not exist."""
+        """One page; None where the page after a short one does not exist, or where the API says
+        with a refusal that there is nothing (more)."""
         if step.link is not None:
             target = self._client.locate(step.link, seen_at=seen_at)
             call = replace(call, path=target, query={})
         else:
-            call = replace(call, query={**call.query, **step.query})
+            call = replace(call, query={**({} if step.alone else call.query), **step.query})
         beyond = _BEYOND_THE_END if step.beyond else frozenset()
+        asked = beyond if empty_if is None else beyond | {empty_if.status}
 
         def read(answer: Answer) -> tuple[Batch, Answer] | None:
-            return None if answer.status in beyond else (shape.read(answer), answer)
+            if answer.status in beyond:
+                return None
+            if empty_if is not None and answer.status == empty_if.status:
+                text = answer.body[: 1 << 16].decode("utf-8", "replace").casefold()
+                if empty_if.contains.casefold() in text:
+                    return None
+                raise self._read_fault(answer)
+            return shape.read(answer), answer
 
         async with self._once_for(call, shared) as kept:
             if kept is not None:
                 return read(kept)
             async with self._pace.lane(scope.name):
-                got = await self._ask(call, read, also=beyond)
+                got = await self._ask(call, read, also=asked)
             if shared and got is not None:
                 self._answers[_identity(call)] = got[1]
             return got
@@ -1184,6 +1227,39 @@ class _Joined:
         self._seen |= here
         ndjson = b"".join(line + b"\n" for line in lines)
         return replace(batch, ndjson=ndjson, count=len(lines), total=None)
+
+
+class _Course:
+    """Where one call's listing begins, and where it stands after the last page taken in."""
+
+    def __init__(
+        self, *, call: int | None = None, at: Position | None = None, met: Sequence[str] = ()
+    ) -> None:
+        """Without `call` it cannot be taken up again."""
+        self._call, self._at, self._met = call, at, met
+        self._after: Position | None = None
+        self._marks: tuple[str, ...] = ()
+
+    def taken(self) -> tuple[Position | None, tuple[str, ...]]:
+        """Where the listing goes on, and the marks of the pages since this was asked last."""
+        marks, self._marks = self._marks, ()
+        return self._after, marks
+
+    def begin(self, walk: Walk) -> Step | None:
+        at = self._at
+        if at is None:
+            return None
+        walk.resume(pages=at.pages, count=at.count, full=at.full, short=at.short, met=self._met)
+        return Step(query=at.query, link=at.link, beyond=at.beyond, alone=at.alone)
+
+    def passed(self, walk: Walk, step: Step | None) -> None:
+        self._marks += walk.marks
+        self._after = None
+        if step is not None and self._call is not None:
+            self._after = Position(
+                call=self._call, query=step.query, link=step.link, beyond=step.beyond,
+                alone=step.alone, **walk.tally(),
+            )  # fmt: skip
 
 
 def _identity(call: _Call) -> tuple[str, ...]:
