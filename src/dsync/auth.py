@@ -7,6 +7,7 @@ logs, shows or raises a credential or a token.
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import re
 import time
 from base64 import b64encode
@@ -51,12 +52,19 @@ class Call(Protocol):
     ) -> Awaitable[TokenAnswer]: ...
 
 
+_TOKENS: dict[tuple[object, ...] | None, tuple[str, float, float | None]] = {}
+"""Tokens of this process: never written anywhere."""
+
+
 class Auth:
     """The proof of one connection. Any number of calls may share it.
 
     Tokens are got when first needed, by one call however many wait; renewed shortly before they
     die, and once after a 401. A refused login is not tried again: accounts get locked. Without the
     credentials of `renew`, a token is used as long as it lives.
+
+    `place` is where the tokens are good: with the same credentials, what one of this process got by
+    a call serves the others, too.
 
     Raises: Invalid DS-AUTH-CREDENTIAL when a credential that `spec` needs is missing.
     """
@@ -68,6 +76,7 @@ class Auth:
         call: Call,
         *,
         clock: Callable[[], float] = time.monotonic,
+        place: str = "",
     ) -> None:
         self._credentials = dict(credentials)
         self._spec, self._call, self._clock = self._possible(spec), call, clock
@@ -78,6 +87,7 @@ class Auth:
         self._refused: Unauthorized | None = None
         self._one_at_a_time = asyncio.Lock()
         self._check()
+        self._drawer = self._drawer_of(place) if place and spec.kind == "exchange" else None
         can_renew = spec.renew is not None and not _needed(spec.renew) - credentials.keys()
         self._renewal = spec.renew if can_renew else None
         if spec.kind in ("bearer", "header"):
@@ -92,6 +102,13 @@ class Auth:
 
     def __repr__(self) -> str:
         return f"Auth({self._spec.kind})"
+
+    def _drawer_of(self, place: str) -> tuple[object, ...]:
+        """Under what a token is kept: nothing else may ever use it."""
+        digest = hashlib.sha256()
+        for name in sorted(self._credentials):
+            digest.update(f"{name}={self._reveal(name)}\0".encode())
+        return (place, repr(self._spec), digest.digest(), self._clock)
 
     async def headers(self) -> tuple[dict[str, str], int]:
         """The headers of the next call, and the generation of the proof (for `renew`).
@@ -129,6 +146,9 @@ class Auth:
         return "Bearer " if standard else ""
 
     def _is_due(self) -> bool:
+        if self._token is None and self._drawer in _TOKENS:
+            self._token, self._got_at, self._dies_at = _TOKENS[self._drawer]
+            self._generation += 1
         if self._token is None:
             return True
         if self._dies_at is None or (self._spec.kind != "exchange" and not self._renewal):
@@ -205,6 +225,8 @@ class Auth:
         life_s = life_s if life_s is not None else self._spec.life_s
         self._dies_at = None if life_s is None else self._got_at + life_s
         self._generation += 1
+        if self._drawer is not None:
+            _TOKENS[self._drawer] = (token, self._got_at, self._dies_at)
         if self._generation > 1 or self._spec.kind == "exchange":
             _log.info("token got", life_s=life_s and round(life_s))
 

@@ -111,6 +111,7 @@ def build(
     keys = _keys(profile, fields, caseless_key)
     select = ["t.rid", "t._row", f"[{', '.join(keys.shown)}] AS _key", "t._needs AS needs"]
     select += [f"{sql} AS k{i}" for i, sql in enumerate(keys.joined)]
+    select.append(f"{_lost(profile)} AS lost")
     select += [f"{column.sql} AS p{i}" for i, column in enumerate(payload.values())]
     view = f"desired_{section}"
     con.execute(f"CREATE VIEW {view} AS SELECT {', '.join(select)} FROM {relation} t")
@@ -177,6 +178,14 @@ def _keys(profile: Profile, fields: Mapping[str, Column], caseless: bool) -> _Ke
     return _Keys(shown=shown, joined=[f"lower({sql})" if caseless else sql for sql in shown])
 
 
+def _lost(profile: Profile) -> str:
+    """SQL: a part of the row's key is a lookup that found nothing."""
+    made = (whole(profile.payload.get(part)) or part for part in profile.identity.natural_key)
+    missed = [f"coalesce(len(t.{name('_missing_' + key)}), 0) > 0"
+              for key in made if key in profile.resolve]  # fmt: skip
+    return f"({' OR '.join(missed) or 'false'})"
+
+
 def _coming(
     con: duckdb.DuckDBPyConnection,
     mapped: Mapped,
@@ -215,8 +224,11 @@ def _coming(
     )
     parts = [f"k{i}" for i in range(len(key))]
     blank = " OR ".join(f"coalesce({part}, '') = ''" for part in parts)
-    twins = f"SELECT {', '.join(parts)} FROM {table} GROUP BY ALL HAVING count(*) > 1"
-    con.execute(f"DELETE FROM {table} WHERE {blank} OR ({', '.join(parts)}) IN ({twins})")
+    single = "min(rid)" if profile.identity.duplicates == "first" else "any_value(rid)"
+    single = f"SELECT {single} FROM {table} GROUP BY {', '.join(parts)}"
+    if profile.identity.duplicates != "first":
+        single += " HAVING count(*) = 1"
+    con.execute(f"DELETE FROM {table} WHERE {blank} OR rid NOT IN ({single})")
     if own.file is not None:
         columns = ", ".join(f"{literal(part)}: 'VARCHAR'" for part in own.key)
         there = ", ".join(f"lower({name(p)})" if caseless else name(p) for p in own.key)
@@ -330,18 +342,23 @@ def _check_keys(
     blank = " OR ".join(f"coalesce(d.k{i}, '') = ''" for i in range(parts))
     nothing = blank.replace(" OR ", " AND ")
     field = mapped.profile.identity.natural_key[0]
+    is_none = mapped.profile.identity.without_key == "ignore"
+    keeps_first = mapped.profile.identity.duplicates == "first"
     join = f"JOIN {mapped.table} t ON t.rowid = d.rid"
-    unread = count(con, f"FROM {view} d WHERE {blank}")
+    # What a lookup did not find in a complete listing can be the name of no existing record.
+    unnamed = f"({blank}) AND NOT d.lost"
+    unread = count(con, f"FROM {view} d WHERE {unnamed}")
     if unread:
         findings.note(
             con, mapped, section,
-            source=f"FROM {view} d {join} WHERE {blank}",
+            source=f"FROM {view} d {join} WHERE {unnamed}",
             severity="error",
             code="DS-KEY-EMPTY",
             message=literal("the row has no key: "
                             f"{', '.join(mapped.profile.identity.natural_key)} is empty"),
             field=field,
-            hint="fill the cell; nothing is pruned while a key cannot be read",
+            hint="fill the cell"
+            if is_none else "fill the cell; nothing is pruned while a key cannot be read",
         )  # fmt: skip
     con.execute(
         f"CREATE OR REPLACE TEMP TABLE twins AS SELECT {keys} FROM {view} d WHERE NOT ({blank}) "
@@ -349,25 +366,27 @@ def _check_keys(
     )
     if count(con, "FROM twins"):
         using = ", ".join(f"k{i}" for i in range(parts))
-        rows = f"(SELECT {using}, list(_row ORDER BY _row) AS rows_ FROM {view} "
+        rows = f"(SELECT {using}, list(_row ORDER BY _row) AS rows_, min(rid) AS first FROM {view} "
         rows += f"SEMI JOIN twins USING ({using}) GROUP BY {using})"
+        others = " WHERE d.rid <> w.first" if keeps_first else ""
         findings.note(
             con, mapped, section,
-            source=f"FROM {view} d JOIN {rows} w USING ({using}) {join}",
+            source=f"FROM {view} d JOIN {rows} w USING ({using}) {join}{others}",
             severity="error",
             code="DS-KEY-DUP",
             message="'rows ' || array_to_string(w.rows_[:5], ', ') || "
             "CASE WHEN len(w.rows_) > 5 THEN ', …' ELSE '' END || ' have the same key: ' || "
             "array_to_string(d._key, ' / ')",
             field=field,
-            hint="keep one of them; all are withheld until then",
+            hint="keep one of them; the first one counts"
+            if keeps_first else "keep one of them; all are withheld until then",
         )  # fmt: skip
     con.execute(
         f"UPDATE findings SET key = CASE WHEN {nothing} THEN [] "
         "ELSE list_transform(d._key, lambda part: coalesce(part, '')) END "
         f"FROM {view} d WHERE findings.section = {section} AND findings.rid = d.rid"
     ) if count(con, f"FROM findings WHERE section = {section} AND rid IS NOT NULL") else None
-    return unread
+    return 0 if is_none else unread
 
 
 def _payload(

@@ -36,6 +36,10 @@ class Ties:
     fields: Mapping[str, Any]
     update: Ability | None
     """None: a circle cannot be closed, as nothing may be updated"""
+    by_id: bool = True
+    """an update names its record by id"""
+    id_part: int | None = None
+    """the part of the key that is the id, if one is"""
 
 
 def arrange(
@@ -73,6 +77,7 @@ def arrange(
         depth += 1
         _close(con, desired, table, ties, ties.update or Ability(), broken, depth)
         counts["update"] = counts.get("update", 0) + len(broken)
+        counts["closing"] = len(broken)
     return replace(compared, counts=counts, depth=depth)
 
 
@@ -148,10 +153,14 @@ def _close(
     rows = f"list_contains({literal(broken)}::BIGINT[], c.rid)"
     own = f"_n_ ->> '$[0]' = {literal(ties.resource)}"
     names = sorted(ties.fields)
-    ref = (
-        f"to_json({literal(REF_OPEN)} || json_array({literal(ties.resource)}, c.key, 'id')"
-        f"::VARCHAR || {literal(REF_CLOSE)})"
-    )
+    ref = "NULL"
+    if ties.id_part is not None:
+        ref = f"to_json(c.key[{ties.id_part + 1}])"
+    elif ties.by_id:
+        ref = (
+            f"to_json({literal(REF_OPEN)} || json_array({literal(ties.resource)}, c.key, 'id')"
+            f"::VARCHAR || {literal(REF_CLOSE)})"
+        )
     made = f"json_array({literal(ties.resource)}, c.key)"
     after = _only("c.payload", names)
     payload = after

@@ -114,6 +114,8 @@ class Tally:
     scope: str = ""
     rows: int = 0
     existing: int = 0
+    closing: int = 0
+    """updates of rows that are created in the same plan, to close a circle"""
     create: int = 0
     update: int = 0
     delete: int = 0
@@ -182,6 +184,8 @@ class Measures:
     target: str = ""
     """connection, and scope after a `/`: the name that is typed to approve deletes"""
     rows: int = 0
+    read: int = 0
+    """rows of a source that several profiles choose theirs from; else 0"""
     unread: int = 0
     existing: int = 0
     managed: int = 0

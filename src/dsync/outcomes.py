@@ -117,7 +117,7 @@ def exit_code(
 
 def _check_books(plan: Plan, counts: Mapping[RowStatus, int]) -> None:
     """Every row of the source, and every record to be deleted, ends in exactly one status."""
-    rows = sum(tally.rows + tally.delete for tally in plan.tallies)
+    rows = sum(tally.rows + tally.delete + tally.closing for tally in plan.tallies)
     if sum(counts.values()) != rows:
         raise RuntimeError(f"the plan has {rows} rows, the statuses add up to {dict(counts)}")
 

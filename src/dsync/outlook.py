@@ -65,4 +65,6 @@ def _may_repeat(api: Api, tally: Tally) -> bool:
     resource = api.system.resources.get(tally.resource)
     if resource is None or resource.create is None:
         return False
-    return not resource.unique_by_server and resource.create.idempotency is None
+    if resource.write == "upsert" or resource.unique_by_server:
+        return False
+    return resource.create.idempotency is None

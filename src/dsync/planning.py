@@ -241,7 +241,7 @@ def decide(
             job = jobs[number]
             with _placed(job):
                 mapped, tables[number] = _map(con, job, number, next(work.numbers), workdir)
-                work.plan(job, mapped, level)
+                work.plan(job, mapped, level, _read(job, tables[number]))
             on_event(Event(phase="plan", subject=job.profile.name, done=len(work.sections)))
         body = workdir / "plan.body"
         body_digest = operations.write_body(con, _by_scope(jobs, work.sections), body)
@@ -348,7 +348,18 @@ def _is_empty(job: Job, workdir: Path) -> bool:
     with database.opened(workdir / "peek", Engine(), size) as con:
         con.execute(findings.TABLE)
         database.lock(con, workdir, files)
-        return _map(con, job, 0, 0, workdir)[0].rows == 0
+        mapped, tables = _map(con, job, 0, 0, workdir)
+        return mapped.rows == 0 and not _read(job, tables)
+
+
+def _read(job: Job, tables: Mapping[str, SourceTable]) -> int:
+    """Rows of a source that several profiles share; else 0.
+
+    That a query finds none of its own there says less than a source that gives nothing.
+    """
+    if not job.profile.profile.source.shared:
+        return 0
+    return sum(table.rows for name, table in tables.items() if name != "nodes")
 
 
 def _resource(job: Job, name: str) -> Resource:
@@ -672,7 +683,7 @@ class _Work:
     guards: list[Measures] = field(default_factory=list)
     numbers: Iterator[int] = field(default_factory=lambda: itertools.count(1))
 
-    def plan(self, job: Job, mapped: Mapped, level: int) -> None:
+    def plan(self, job: Job, mapped: Mapped, level: int, read: int) -> None:
         """Plan one profile, whose rows are mapped, in all its scopes."""
         from dsync.operations import Section
 
@@ -700,7 +711,7 @@ class _Work:
             self.sections.append(section)
             self.tallies.append(tally)
             if measures is not None:
-                self.guards.append(measures)
+                self.guards.append(replace(measures, read=read))
                 self.made[(job.connection, job.resource, scope.name)] = section
 
     def _nowhere(self, job: Job, mapped: Mapped, level: int) -> None:
@@ -852,8 +863,13 @@ class _Work:
         )
         if ties:
             update = able.update if "update" in able.allowed else None
+            key, write = job.facts.key, job.facts.update
             bound = hierarchy.Ties(
-                resource=job.resource, fields=_tied(profile, ties), update=update
+                resource=job.resource,
+                fields=_tied(profile, ties),
+                update=update,
+                by_id=write is None or "{id}" in f"{write.path} {write.include}",
+                id_part=key.index(job.facts.id) if job.facts.id in key else None,
             )
             compared = hierarchy.arrange(con, wanted, compared, bound)
         return wanted, compared

@@ -177,6 +177,11 @@ class Source(Model):
     complete: bool = Field(
         True, description="false: the rows are a part of what there is; then nothing is deleted"
     )
+    shared: bool = Field(
+        False,
+        description="several profiles choose their rows among these by `query`: that it finds none "
+        "does not make the source an empty one",
+    )
     strays: list[Stray] = Field([], description="further sheets whose rows a query must not lose")
 
 
@@ -256,6 +261,14 @@ class Identity(Model):
     """What names a record: payload fields. The two v1 fields serve inline endpoints."""
 
     natural_key: list[str] = Field(min_length=1)
+    duplicates: Literal["withhold", "first"] = Field(
+        "withhold", description="rows that share a key: none of them counts, or the first one does"
+    )
+    without_key: Literal["stop", "ignore"] = Field(
+        "stop",
+        description="a row with a blank key may be any record, so nothing is deleted (stop), or it "
+        "surely is none (ignore); it is an error either way",
+    )
     id_field: str = "id"
     name_field: str = "name"
 

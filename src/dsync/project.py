@@ -49,6 +49,8 @@ class Ask:
     """
 
     names: tuple[str, ...] = ()
+    kinds: tuple[str, ...] = ()
+    """of the profiles of `names` only those with this last word (`users` of `n2f/users`)"""
     search_paths: tuple[Path, ...] = ()
     rows: Path | None = None
     existing: Path | None = None
@@ -187,7 +189,7 @@ def load_profiles(project: Project, ask: Ask) -> list[LoadedProfile]:
     paths = search_paths(project, ask)
     found: list[LoadedProfile] = []
     faults: list[Invalid] = []
-    for name in profiles.find(ask.names, paths):
+    for name in _of_kinds(profiles.find(ask.names, paths), ask.kinds):
         try:
             found.append(_load(project, paths, name))
         except Faults as several:
@@ -202,6 +204,20 @@ def load_profiles(project: Project, ask: Ask) -> list[LoadedProfile]:
             hint="name one (dsync profiles lists them), or make a project: dsync init FOLDER",
         )
     return found
+
+
+def _of_kinds(names: Sequence[str], kinds: Sequence[str]) -> list[str]:
+    wanted = {kind for one in kinds for kind in one.split(",")}
+    if not wanted or "all" in wanted:
+        return list(names)
+    known = [name.rpartition("/")[2] for name in names]
+    if unknown := sorted(wanted - set(known)):
+        raise Invalid(
+            f"there is no profile {unknown[0]} among these",
+            code="DS-CLI-SCOPE",
+            hint=f"the profiles here are: {', '.join(known) or 'none'}",
+        )
+    return [name for name, kind in zip(names, known, strict=True) if kind in wanted]
 
 
 def list_profiles(project: Project, ask: Ask) -> list[ProfileInfo]:
@@ -274,7 +290,8 @@ def _files_of(project: Project, ask: Ask, name: str) -> list[Path]:
     if path.suffix in _YAML or (path.is_dir() and "/" in name):
         return sorted(path.rglob("*.y*ml")) if path.is_dir() else [path]
     folders = [*search_paths(project, ask), profiles.shipped_folder()]
-    return [_file_of(one, folders) for one in profiles.find([name], search_paths(project, ask))]
+    found = _of_kinds(profiles.find([name], search_paths(project, ask)), ask.kinds)
+    return [_file_of(one, folders) for one in found]
 
 
 def _file_of(name: str, folders: Sequence[Path]) -> Path:
@@ -783,7 +800,7 @@ def targets_of(project: Project, ask: Ask, plan: Plan) -> list[Target]:
 
     Raises: Stale when a profile, a system file or a connection is not as it was.
     """
-    asked = dataclasses.replace(ask, names=tuple(plan.connections))
+    asked = dataclasses.replace(ask, names=tuple(plan.connections), kinds=())
     try:
         found = targets(project, asked)
     except Invalid as fault:

@@ -308,7 +308,7 @@ def _delete_share(case: Case) -> Objection | None:
 def _source_is_there(case: Case) -> Objection | None:
     """G4: an empty source is more often a failed read than a wish."""
     own = case.own
-    if own.rows or not own.existing or not own.pruning:
+    if own.rows or own.read or not own.existing or not own.pruning:
         return None
     return Objection(
         f"the source is empty, {_records(own.existing)} exist, and deletes are on",

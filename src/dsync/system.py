@@ -244,6 +244,9 @@ class Auth(Model):
     )
     life_s: float | None = Field(None, gt=0, description="life of a token that does not tell it")
     renew_before_s: float = Field(60, ge=0)
+    counts_as: Literal["read", "write"] = Field(
+        "read", description="which quota the calls for a token use up"
+    )
 
 
 class Envelope(Model):

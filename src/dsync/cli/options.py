@@ -68,6 +68,10 @@ profiles = _group(
         "--profile", "profiles", multiple=True, metavar="NAME", help="Same, repeatable."
     ),
     click.option(
+        "--scope", "kinds", multiple=True, metavar="NAME",
+        help="Of those, only the profile with this last word, such as users; repeatable.",
+    ),
+    click.option(
         "--search-path", "search_paths", multiple=True, type=FOLDER, metavar="DIR",
         help="Folder of profiles, before the configured ones; repeatable.",
     ),

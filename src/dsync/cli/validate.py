@@ -35,6 +35,7 @@ def command(
     *,
     names: tuple[str, ...],
     profiles: tuple[str, ...],
+    kinds: tuple[str, ...],
     search_paths: tuple[Path, ...],
     strict: bool,
     ci: bool,
@@ -60,7 +61,7 @@ def command(
     else:
         found = api.validate(
             project,
-            api.Ask(names=(*names, *profiles), search_paths=search_paths),
+            api.Ask(names=(*names, *profiles), kinds=kinds, search_paths=search_paths),
             strict=strict or ci,
             inventories=inventories,
             allow_transforms=allowed,

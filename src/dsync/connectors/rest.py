@@ -177,7 +177,7 @@ class Rest:
             connections=concurrency or system.limits.concurrency,
             read_s=timeout_s,
         )
-        self._auth = Auth(system.auth, credentials, self._log_in, clock=clock)
+        self._auth = Auth(system.auth, credentials, self._log_in, clock=clock, place=base_url)
         self._once_only = _alike(system) if list_once else frozenset()
         self._answers: dict[tuple[str, ...], Answer] = {}
         self._asking: dict[tuple[str, ...], asyncio.Lock] = {}
@@ -651,6 +651,7 @@ class Rest:
             body=body,
             form=form,
             headers=headers,
+            kind=self._system.auth.counts_as,
             proved=False,
             about=About(action="login"),
         )
@@ -803,7 +804,8 @@ class Rest:
         self, path: str, resource: Resource, values: Mapping[str, Any], scope: Scope
     ) -> None:
         """A DELETE must never go where the whole collection is: an id can look like a path."""
-        listed = resource.list and self._path(resource.list.path, scope.values)[0]
+        known = values if resource.list and resource.list.within else scope.values
+        listed = resource.list and self._path(resource.list.path, known)[0]
         made = resource.create and self._path(resource.create.path, values)[0]
         place = path.strip("/").casefold()
         if place in [whole.strip("/").casefold() for whole in (listed, made) if whole]:

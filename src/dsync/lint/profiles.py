@@ -124,6 +124,11 @@ def _target(loaded: LoadedProfile, options: Options) -> Iterator[Said]:
                 hint=fault.hint or "",
             )
     if known is not None:
+        try:
+            known = profile.with_kinds(known, [loaded])
+        except Faults as several:
+            yield from (("ERROR", one) for one in several.faults if isinstance(one, FileFault))
+            return
         for unmet in profile.against(loaded, known):
             if unmet.code != "DS-PROF-INVENTORY" or options.inventories is None:
                 yield "ERROR", unmet

@@ -1,0 +1,190 @@
+"""The ERP's users and values into the expense service, as its users do it: by the command line."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dsync import emulators
+from postgres_server import Postgres, postgres
+
+__all__ = ["postgres"]
+
+pytestmark = pytest.mark.integration
+
+EXAMPLE = Path(__file__).parents[1] / "examples" / "n2f"
+API = "/services/api/v2"
+# The limits of the client hold by the real clock: a rate of its own keeps these tests short.
+NIGHT = {"quota": {}, "clock_start": "2031-05-05T22:00:00+02:00"}
+
+
+class Project:
+    """A copy of the example, with the emulator that it writes to."""
+
+    def __init__(self, folder: Path, emulator: emulators.Emulator) -> None:
+        self.folder, self.emulator = folder, emulator
+
+    def run(self, *words: str, code: int | None = 0) -> str:
+        done = subprocess.run(
+            [sys.executable, "-m", "dsync", *words],
+            cwd=self.folder, text=True, capture_output=True, check=False,
+            env={
+                **os.environ, "HOME": str(self.folder.parent), "PGPASSWORD": "",
+                "N2F_CLIENT_ID": "demo-client", "N2F_CLIENT_SECRET": "demo-secret",
+            },
+        )  # fmt: skip
+        if code is not None:
+            assert done.returncode == code, done.stdout + done.stderr
+        return done.stdout + done.stderr
+
+    def plan(self, *words: str) -> dict[str, Any]:
+        text = self.run("plan", "n2f", "--format", "json", "--quiet", *words)
+        found: dict[str, Any] = json.loads(text[text.index("{") : text.rindex("}") + 1])
+        return found
+
+    def calls(self, since: int = 0) -> list[tuple[str, str, int]]:
+        return [
+            (call["method"], call["path"].removeprefix(API), call["status"])
+            for call in self.emulator.ledger(since=since)
+        ]
+
+
+def unlimited(folder: Path) -> None:
+    """A system file of the project's own without the quotas, which hold by the real clock."""
+    import dsync
+
+    shipped = Path(str(dsync.__file__)).parent / "systems" / "n2f.yml"
+    text = re.sub(r"  quotas:\n(    - .*\n)+", "", shipped.read_text())
+    (folder / "systems").mkdir(exist_ok=True)
+    (folder / "systems" / "n2f.yml").write_text(text)
+
+
+def project(tmp_path: Path, emulator: emulators.Emulator, *sample: str) -> Project:
+    folder = tmp_path / "project"
+    shutil.copytree(EXAMPLE, folder)
+    words = [sys.executable, "make_sample.py", *(sample or ("--scenario",))]
+    subprocess.run(words, cwd=folder, check=True, capture_output=True)
+    config = (folder / "directorsync.yml").read_text()
+    config = re.sub(r"http://127\.0\.0\.1:\d+[^\s]*", f"{emulator.url}{API}/", config)
+    (folder / "directorsync.yml").write_text(config)
+    unlimited(folder)
+    return Project(folder, emulator)
+
+
+@pytest.fixture
+def n2f() -> Iterator[emulators.Emulator]:
+    with emulators.start("n2f", switches={**NIGHT, "seed": "reference"}) as emulator:
+        yield emulator
+
+
+def test_the_reference_scenario(tmp_path: Path, n2f: emulators.Emulator) -> None:
+    """Each row of the reference scenario comes to what it should, in exactly these calls."""
+    n2f.switches({"in_use": ["OLD"]})
+    _scenario(project(tmp_path, n2f))
+
+
+def test_the_reference_scenario_from_postgresql(
+    tmp_path: Path, n2f: emulators.Emulator, postgres: Postgres
+) -> None:
+    """The same from PostgreSQL: the T-SQL files are translated on the fly."""
+    n2f.switches({"in_use": ["OLD"]})
+    erp = project(tmp_path, n2f)
+    sample = f"postgresql://{postgres.user}@/{postgres.name}?host={postgres.socket}"
+    words = [sys.executable, "make_sample.py", "--scenario", "--to", sample]
+    subprocess.run(words, cwd=erp.folder, check=True, capture_output=True)
+    config = (erp.folder / "directorsync.yml").read_text()
+    there = f"{postgres.address}\n    schema: dbo\n    credentials: {{user: {postgres.user}}}"
+    config = config.replace("sqlite:///data/agresso.db", there)
+    (erp.folder / "directorsync.yml").write_text(config)
+    _scenario(erp)
+
+
+def _scenario(erp: Project) -> None:
+    planned = erp.plan("--delete")
+    assert planned["summary"]["create"] == 7
+    assert planned["summary"]["update"] == 2
+    assert planned["summary"]["delete"] == 2
+    assert planned["summary"]["unchanged"] == 4
+    named = [change for change in planned["changes"] if change["action"] == "update"]
+    assert [(change["key"], sorted(change["fields"])) for change in named] == [
+        (["chg.user@example.org"], ["firstname"]),
+        (["loop.a@example.org"], ["managerMail"]),
+    ]
+    reads = erp.calls()
+    assert len(reads) == len(set(reads))
+    begun = len(erp.emulator.ledger())
+    approved = ("--i-approve-deleting", "1-of-1", "--target", "n2f")
+    told = erp.run("apply", "n2f", "--delete", "--yes", *approved, code=4)
+    assert "Company not found: ZZZ" in told
+    assert "Company not found: ENT9" in told
+    assert "Value in use" in told
+    writes = [call for call in erp.calls(since=begun) if call[0] != "GET"]
+    assert writes == [
+        ("POST", "/auth", 200),
+        ("POST", "/companies/MTAwMDI%3D/axes/projects", 201),
+        ("POST", "/companies/MTAwMDE%3D/axes/projects", 201),
+        ("POST", "/companies/MTAwMDI%3D/axes/MjAwMTE%3D", 201),
+        ("POST", "/users", 201),
+        ("POST", "/users", 200),
+        ("POST", "/users", 201),
+        ("POST", "/users", 201),
+        ("POST", "/users", 201),
+        ("POST", "/users", 200),
+        ("DELETE", "/users/gone.user%40example.org", 204),
+        ("DELETE", "/companies/MTAwMDE%3D/axes/MjAwMDI%3D/OLD", 409),
+    ]
+    mails = [
+        call["body"]["mail"] for call in erp.emulator.ledger(since=begun)
+        if call["method"] == "POST" and call["path"].endswith("/users")
+    ]  # fmt: skip
+    assert mails == [
+        "new.boss@example.org", "chg.user@example.org", "loop.a@example.org",
+        "new.user@example.org", "loop.b@example.org", "loop.a@example.org",
+    ]  # fmt: skip
+    state = erp.emulator.state()
+    assert state["creation_mails"]["total"] == 4
+    managers = {user["mail"]: user.get("managerMail") for user in state["users"]}
+    assert managers["loop.a@example.org"] == "loop.b@example.org"
+    assert managers["loop.b@example.org"] == "loop.a@example.org"
+    assert managers["new.user@example.org"] == "new.boss@example.org"
+    again = erp.plan()
+    assert (again["summary"]["create"], again["summary"]["update"]) == (0, 0)
+    assert erp.emulator.counts()["in_flight_max"] == 1
+    begun = len(erp.emulator.ledger())
+    erp.run("apply", "n2f", "--yes", code=4)
+    assert {call[0] for call in erp.calls(since=begun)} == {"POST", "GET"}
+    assert [call for call in erp.calls(since=begun) if call[0] == "POST"] == [
+        ("POST", "/auth", 200)
+    ]
+
+
+@pytest.mark.parametrize(
+    "switches",
+    [
+        {"names_order": "shuffled"}, {"names_order": "extra"}, {"names_order": "reversed"},
+        {"date_style": "no_z"}, {"date_style": "date"}, {"null_style": "absent"},
+        {"null_style": "null"}, {"null_style": "empty"}, {"label_culture": "nl"},
+        {"label_culture": "fr"}, {"empty_data": "absent"}, {"extra_fields": True},
+        {"validity_digits": 0}, {"user_uuid": True},
+    ],
+    ids=lambda one: "-".join(f"{key}={value}" for key, value in one.items()),
+)  # fmt: skip
+def test_another_form_is_no_change(tmp_path: Path, switches: dict[str, Any]) -> None:
+    """However the service shows names, dates, blanks and labels, a second plan is empty."""
+    with emulators.start("n2f", switches={**NIGHT, "seed": "empty", **switches}) as emulator:
+        erp = project(tmp_path, emulator, "--users", "12", "--projects", "20")
+        erp.run("apply", "n2f", "--yes", code=None)
+        before = emulator.writes()
+        again = erp.plan()["summary"]
+        assert (again["create"], again["update"]) == (0, 0), again
+        assert again["unchanged"] > 20
+        assert emulator.writes() - before <= 1
