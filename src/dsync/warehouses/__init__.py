@@ -32,7 +32,7 @@ class Site:
 
     `folder` is the run's own, for what a warehouse must remember beside the parts. `path` and
     `database` are as configured, paths absolute. `shared` is a folder by which processes share
-    limits.
+    limits. `region` stands for a base URL that the warehouse knows.
     """
 
     connection: str
@@ -41,6 +41,7 @@ class Site:
     database: str | None = field(default=None, repr=False)
     schema: str | None = None
     base_url: str = ""
+    region: str = ""
     credentials: Mapping[str, Secret] = field(default_factory=dict, repr=False)
     headers: Mapping[str, str] = field(default_factory=dict, repr=False)
     verify_tls: bool = True
