@@ -298,6 +298,8 @@ class TreasureData:
         StorageFault.
         """
         state = self._known()
+        if state.commit_asked or state.committed:
+            return  # it was listed before; what became of it tells `finish`
         content = await asyncio.to_thread(_content, part)
         for last in (False, True):
             try:
@@ -310,13 +312,17 @@ class TreasureData:
                 return
             except Declined as fault:
                 session = await self._show()
-                gone = session is None or session.table is None
-                if gone and not last and not state.commit_asked:
-                    # Nothing was committed, so nothing can come twice: parts that went with the
-                    # session are missed, and sent again, before the freeze.
-                    _log.warning("the session is gone; making it anew", session=state.session)
-                    await self._ensure_session()
-                    continue
+                if session is None or session.table is None:
+                    if not last:
+                        # Nothing was committed, so nothing can come twice: parts that went with
+                        # the session are missed, and sent again, before the freeze.
+                        _log.warning("the session is gone; making it anew", session=state.session)
+                        await self._ensure_session()
+                        continue
+                elif (session.upload_frozen or session.status != "uploading") and part.name in (
+                    await self._parts() or ()
+                ):
+                    return  # the same name is the same bytes
                 raise ContractBreach(
                     f"the part {part.name} was refused: {fault.message}",
                     code="DS-TD-PART",

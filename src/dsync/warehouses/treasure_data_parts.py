@@ -63,6 +63,13 @@ class MsgpackWriter:
 
         Raises: OSError; Invalid DS-TD-VALUE, DS-TD-RECORD for what Treasure Data cannot hold.
         """
+        try:
+            self._add(rows)
+        except BaseException:
+            self._file.close()
+            raise
+
+    def _add(self, rows: Sequence[tuple[Value, ...]]) -> None:
         if not rows:
             return
         for row in self._checked(rows):
