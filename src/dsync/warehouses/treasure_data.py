@@ -135,6 +135,7 @@ class TreasureData:
         self._file = site.folder / STATE_FILE
         self._load: Load | None = None
         self._state = _read(self._file)
+        self._mending = asyncio.Lock()  # parts come by several lanes, and mend a session once
 
     def __repr__(self) -> str:
         return f"TreasureData({self._calls.origin})"
@@ -317,7 +318,8 @@ class TreasureData:
                         # Nothing was committed, so nothing can come twice: parts that went with
                         # the session are missed, and sent again, before the freeze.
                         _log.warning("the session is gone; making it anew", session=state.session)
-                        await self._ensure_session()
+                        async with self._mending:
+                            await self._ensure_session()
                         continue
                 elif (session.upload_frozen or session.status != "uploading") and part.name in (
                     await self._parts() or ()
