@@ -18,6 +18,7 @@ from dsync.errors import Invalid, Place
 
 if TYPE_CHECKING:
     from sqlglot import exp
+    from sqlglot.dialects.dialect import Dialect
 
 Value = str | bool | int | float | None
 
@@ -342,7 +343,7 @@ def _translated(
             node.replace(exp.Var(this=f"{_MARK}{name_}{_MARK}"))
     try:
         with _quiet():
-            return tree.sql(spoken or None, unsupported_level=ErrorLevel.RAISE, comments=False)
+            return tree.sql(_spoken(spoken), unsupported_level=ErrorLevel.RAISE, comments=False)
     except SqlglotError as error:
         raise Invalid(
             f"the statement cannot be said in {spoken or 'plain SQL'}: "
@@ -351,6 +352,20 @@ def _translated(
             where=place,
             hint="write it in words that both know, or give a file in the database's own SQL",
         ) from None
+
+
+def _spoken(name_: str) -> Dialect | None:
+    """The dialect to write in.
+
+    SQLite takes a column in double quotes that a view has lost for a text, and gives its name in
+    every row; in back quotes it is a column, and missing.
+    """
+    from sqlglot.dialects.dialect import Dialect
+
+    dialect = Dialect.get_or_raise(name_) if name_ else None
+    if dialect is not None and name_ == "sqlite":
+        dialect.IDENTIFIER_START = dialect.IDENTIFIER_END = "`"
+    return dialect
 
 
 @contextlib.contextmanager
