@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -175,9 +176,32 @@ def test_nothing_can_be_read(tmp_path: Path) -> None:
     """When no scope can be read there is no plan; being refused stops all of it at once."""
     _write(tmp_path, "name,group,tags\na,g,x\n", "name\ng\n")
     for fault in (Unavailable("down", code="DS-X"), Unauthorized("who?", code="DS-Y")):
-        api = Records({"n1": {"items": fault}})
+        api = Records({"n1": {"items": fault, "groups": fault}})
         with pytest.raises(type(fault)):
             _plan(_jobs(tmp_path), api, tmp_path / "work")
+
+
+def test_listing_that_cannot_be_read(tmp_path: Path) -> None:
+    """What cannot be listed is an error of the profiles that need it, even where it has no rows."""
+    down = Unavailable("no items today", code="DS-X")
+    for items, rows in (("name,group,tags\na,g,x\nb,g,x\n", 2), ("name,group,tags\n", 1)):
+        _write(tmp_path, items, "name\ng\n")
+        plan = _plan(_jobs(tmp_path), Records({"n1": {"items": down}}), tmp_path / f"work{rows}")
+        assert [(c.resource, c.action) for c in plan.changes()] == [("groups", "create")]
+        told = [(t.resource, t.rows, t.error) for t in plan.tallies]
+        assert told == [("groups", 1, 0), ("items", rows, rows)]
+
+
+def test_source_that_needs_rows(tmp_path: Path) -> None:
+    """A source without rows is an error where it says that it needs some, and records exist."""
+    _write(tmp_path, "name,group,tags\n", "name\n")
+    own = ITEMS.replace("items.csv}}", "items.csv}, needs_rows: true}")
+    own = own.replace("apply: {delete: true}", "")
+    for held, told in (([{"id": 1, "name": "a"}], ["DS-SRC-EMPTY"]), ([], [])):
+        jobs = [replace(job, actions=planning.Actions()) for job in _jobs(tmp_path, items=own)]
+        plan = _plan(jobs, Records({"n1": {"items": held}}), tmp_path / f"work{len(held)}")
+        assert [finding.code for finding in plan.findings()] == told
+        assert sum(tally.error for tally in plan.tallies) == len(told)
 
 
 def test_faults_of_jobs(tmp_path: Path) -> None:

@@ -166,10 +166,10 @@ async def gather(
     """List every resource that the jobs need, once per connection and scope, all at once.
 
     `existing` is a dump to read instead: a file (one profile, one scope), or the folder that
-    `dsync dump` writes. `keeping` may have inventories of earlier runs. A scope that cannot be
-    listed is a problem of that scope alone, as long as another one can.
+    `dsync dump` writes. `keeping` may have inventories of earlier runs. What cannot be listed is a
+    problem of the profiles that need it, in that scope alone, as long as another one can go on.
 
-    Raises: Unauthorized; Unavailable when no scope could be listed; Invalid for a bad dump.
+    Raises: Unauthorized; Unavailable when nothing can be planned; Invalid for a bad dump.
     """
     spots: dict[Spot, tuple[Job, Scope]] = {}
     for job in jobs:
@@ -206,12 +206,11 @@ async def gather(
         if keeping is not None and labels:
             await asyncio.to_thread(keeping.cache.close)
     problems = [listing.problem for listing in listings.values() if listing.problem]
-    scopes = {(spot[0], spot[2]) for spot in spots}
-    broken = {(spot[0], spot[2]) for spot, listing in listings.items() if listing.problem}
-    if problems and broken == scopes:
-        raise problems[0]
     misses = sum(listings[spot].kept is None for spot in labels)
-    return Inputs(listings=listings, misses=misses)
+    inputs = Inputs(listings=listings, misses=misses)
+    if problems and all(_problem(job, inputs, scope) for job in jobs for scope in job.scopes):
+        raise problems[0]
+    return inputs
 
 
 def decide(
@@ -707,12 +706,30 @@ class _Work:
                 done = list(pool.map(lambda one: self._in_scope(job, mapped, *one), todo))
         else:
             done = [self._in_scope(job, mapped, *one) for one in todo]
+        needed = job.profile.profile.source.needs_rows and not job.actions.delete
         for (scope, _), (section, tally, measures) in zip(todo, done, strict=True):
             self.sections.append(section)
+            if needed and tally.existing and not (mapped.rows or read):
+                tally = self._no_rows(section, tally)  # noqa: PLW2901 - told beside what it counts
             self.tallies.append(tally)
             if measures is not None:
                 self.guards.append(replace(measures, read=read))
                 self.made[(job.connection, job.resource, scope.name)] = section
+
+    def _no_rows(self, section: Section, tally: Tally) -> Tally:
+        """Say that a source is empty which never should be; where deletes are on, a guard does."""
+        from dsync import findings
+
+        findings.add(
+            self.con,
+            section.number,
+            severity="error",
+            code="DS-SRC-EMPTY",
+            message=f"the source has no rows, and {tally.existing} records exist: nothing is "
+            "planned, and nothing is deleted",
+            hint="see why the source is empty: a lost filter, a wrong database, a missing right",
+        )
+        return replace(tally, rows=1, error=1)
 
     def _nowhere(self, job: Job, mapped: Mapped, level: int) -> None:
         """Say that there is no place for the rows."""
@@ -969,8 +986,13 @@ def _problem(job: Job, inputs: Inputs, scope: Scope) -> Unavailable | None:
 def _withheld(
     con: duckdb.DuckDBPyConnection, job: Job, mapped: Mapped, section: Section, problem: Unavailable
 ) -> Tally:
-    """All rows of a scope that could not be listed are errors there; the other scopes go on."""
+    """All rows of a scope that could not be listed are errors there; the other scopes go on.
+
+    Without rows it is one error all the same: nobody may think that all is well.
+    """
     from dsync import findings
+
+    count = mapped.rows or 1
 
     findings.add(
         con,
@@ -986,8 +1008,8 @@ def _withheld(
         system=section.system,
         resource=section.resource,
         scope=section.scope,
-        rows=mapped.rows,
-        error=mapped.rows,
+        rows=count,
+        error=count,
     )
 
 

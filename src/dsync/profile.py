@@ -177,6 +177,10 @@ class Source(Model):
     complete: bool = Field(
         True, description="false: the rows are a part of what there is; then nothing is deleted"
     )
+    needs_rows: bool = Field(
+        False,
+        description="true: a source without any rows, while the target holds records, is an error",
+    )
     shared: bool = Field(
         False,
         description="several profiles choose their rows among these by `query`: that it finds none "
