@@ -279,7 +279,8 @@ class Walk:
     By offset and page number it goes on to the first empty page, unless the API has `next`, or
     tells its total and the page that reaches it is not full, or is known to give full pages
     (`ends: short`): a server that silently gives smaller pages than asked for would else end the
-    listing too early.
+    listing too early. With `ends: odd` a short page is the last unless a server's own limit may
+    have made it short.
     """
 
     def __init__(self, paging: Paging, what: str) -> None:
@@ -383,8 +384,10 @@ class Walk:
                 done = done and batch.count < size
                 if self._paging.next is not None:
                     done = batch.next in (None, False, "")
-                elif self._paging.ends == "short":
-                    done = batch.count < size
+                elif self._paging.ends != "empty":
+                    done = batch.count < size and not (
+                        self._paging.ends == "odd" and _may_be_cut(batch.count, size)
+                    )
                 return None if done or not batch.count else self._numbered(batch.count < size)
             case "cursor":
                 cursor = batch.next
@@ -432,6 +435,11 @@ class Walk:
             code=code,
             hint="records may have changed meanwhile: plan again; else check `paging`",
         )
+
+
+def _may_be_cut(count: int, asked: int) -> bool:
+    """True for the length that a server's own limit would have: round, or one below what we ask."""
+    return count == asked - 1 or (count >= 10 and (count % 10 == 0 or count % 25 == 0))
 
 
 _REMEMBERED = 250_000

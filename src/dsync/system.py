@@ -291,10 +291,12 @@ class Paging(Model):
     size: int | None = Field(None, gt=0, description="records asked for in one page")
     next: JMESPath | None = None
     total: JMESPath | None = None
-    ends: Literal["empty", "short"] = Field(
+    ends: Literal["empty", "short", "odd"] = Field(
         "empty",
         description="offset, page: which page is the last, the first empty one or one with fewer "
-        "records than asked for; `short` only where the API never gives smaller pages",
+        "records than asked for; `short` only where the API never gives smaller pages; `odd`: as "
+        "`short`, but a page with a round number of records, or one less than asked for, may have "
+        "been cut, and the next is asked for",
     )
     decode: Literal["none", "percent"] = Field(
         "none", description="cursor: it arrives percent-encoded, and is decoded before it is sent"
