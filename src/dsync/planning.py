@@ -710,7 +710,7 @@ class _Work:
         for (scope, _), (section, tally, measures) in zip(todo, done, strict=True):
             self.sections.append(section)
             if needed and tally.existing and not (mapped.rows or read):
-                tally = self._no_rows(section, tally)  # noqa: PLW2901 - told beside what it counts
+                tally = self._no_rows(section, tally)
             self.tallies.append(tally)
             if measures is not None:
                 self.guards.append(replace(measures, read=read))
