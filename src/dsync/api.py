@@ -34,6 +34,8 @@ if TYPE_CHECKING:
     from dsync.cache import Entry, Metrics
     from dsync.connectors import Page
     from dsync.lint import Diagnostic
+    from dsync.loading import Progress
+    from dsync.loads import Report as LoadReport
     from dsync.memory import Watch
     from dsync.reports import RowResult, RunResult
 
@@ -53,7 +55,10 @@ __all__ = [
     "has_run",
     "init",
     "invalidate_cache",
+    "is_load",
     "list_profiles",
+    "load",
+    "load_report",
     "open_project",
     "plan",
     "reconcile",
@@ -61,6 +66,7 @@ __all__ = [
     "report_file",
     "resolve",
     "resume",
+    "resume_load",
     "runs",
     "save",
     "save_report",
@@ -569,12 +575,30 @@ def report_file(project: Project, run_id: str) -> Path:
 
 def runs(project: Project) -> list[RunInfo]:
     """All runs of the project, the newest first."""
-    from dsync import journal
+    from dsync import journal, loadbook
 
     folders = sorted(project.runs.iterdir()) if project.runs.is_dir() else []
     found = [_info(folder) for folder in folders if journal.Journal.exists(folder)]
+    found += [_load_info(folder) for folder in folders if loadbook.LoadBook.exists(folder)]
     none = datetime.min.replace(tzinfo=UTC)
     return sorted(found, key=lambda run: (run.started or none, run.run_id), reverse=True)
+
+
+def _load_info(folder: Path) -> RunInfo:
+    from dsync import loads
+
+    try:
+        found = loads.report(folder)
+    except DsyncError:
+        return RunInfo(run_id=folder.name, state="damaged")
+    return RunInfo(
+        run_id=found.run_id,
+        state=found.state,
+        exit_code=None if found.state == "running" else found.exit_code,
+        started=found.started,
+        summary=f"load {found.summary}",
+        counts={"rows": found.rows},
+    )
 
 
 def _info(folder: Path) -> RunInfo:
@@ -599,6 +623,80 @@ def _info(folder: Path) -> RunInfo:
 
 
 _STATES = {0: "done", 3: "stopped", 5: "unclear", 7: "stopped", 9: "stopped", 10: "stopped"}
+
+
+# --- loads --------------------------------------------------------------------------------------
+
+
+def load(
+    project: Project,
+    ask: Ask,
+    *,
+    run_id: str | None = None,
+    mode: str | None = None,
+    on_progress: Callable[[Progress], None] = lambda _: None,
+    stop: Stop | None = None,
+) -> list[str]:
+    """Fill the tables of the load profiles asked for, one after the other; returns the runs' ids.
+
+    `run_id` names the run of the one profile asked for; one that exists is taken up again. `mode`
+    (append, replace) takes the place of the profile's own.
+
+    Raises: any DsyncError; LoadStopped when it was asked to stop. The run can be taken up again.
+    """
+    from dsync import loads
+
+    found = loads.find(project, ask)
+    if run_id is not None and len(found) > 1:
+        raise UsageFault(
+            f"--run-id names one run, and these are {len(found)} loads",
+            code="DS-CLI-RUN-ID",
+            hint="name one profile",
+        )
+    done, stop = [], stop or Stop()
+    for one in found:
+        name = run_id or _run_id()
+        with _logged(project, "load", name, tenant=ask.tenant):
+            done.append(
+                loads.start(
+                    project, ask, one, run_id=name, mode=mode, on_progress=on_progress,
+                    stop=stop.event,
+                )
+            )  # fmt: skip
+    return done
+
+
+def resume_load(
+    project: Project,
+    run_id: str,
+    ask: Ask,
+    *,
+    on_progress: Callable[[Progress], None] = lambda _: None,
+    stop: Stop | None = None,
+) -> str:
+    """Go on with a load; what is durable is not read again. Returns the run's id.
+
+    Raises: any DsyncError; LoadStopped.
+    """
+    from dsync import loads
+
+    stop = stop or Stop()
+    with _logged(project, "load", run_id, tenant=ask.tenant):
+        return loads.resume(project, ask, run_id, on_progress=on_progress, stop=stop.event)
+
+
+def is_load(project: Project, run_id: str) -> bool:
+    """True when a run of this name is a load. Raises: UsageFault for what can be no name."""
+    from dsync import journal, loadbook
+
+    return loadbook.LoadBook.exists(project.runs / journal.check_run_id(run_id))
+
+
+def load_report(project: Project, run_id: str) -> LoadReport:
+    """What a load has come to. Raises: Invalid when there is none; StorageFault."""
+    from dsync import journal, loads
+
+    return loads.report(project.runs / journal.check_run_id(run_id))
 
 
 # --- what a system holds ------------------------------------------------------------------------

@@ -47,10 +47,12 @@ class ScopeEntry(Model):
 
 
 class ConnectionEntry(Model):
-    """A system that can be reached, or a database: where it is, who we are, how gently to treat it.
+    """A system that can be reached, a database or a warehouse: where, who we are, how gently.
 
     With `database` it is one that sources read with SQL, and has besides `credentials` (user,
-    password), `timeout_s` (default 300), `schema` and `catalog` only.
+    password), `timeout_s` (default 300), `schema` and `catalog` only. With `warehouse` it is one
+    that `dsync load` fills: `path` says where for parquet, ndjson and duckdb, `database` for
+    postgres, `base_url` for treasure_data.
     """
 
     system: str = Field("", description="the system file's name; default: the connection's name")
@@ -80,6 +82,15 @@ class ConnectionEntry(Model):
     catalog: str | None = Field(
         None, description="database: stands for the first of three-part names, such as AgrDev"
     )
+    warehouse: str | None = Field(
+        None,
+        description="the kind of a place that loads fill: parquet, ndjson, duckdb, postgres, \
+treasure_data",
+    )
+    path: Path | None = Field(
+        None, description="warehouse: the folder of its files, or the DuckDB file"
+    )
+    region: str | None = Field(None, description="treasure_data: stands for its base_url")
     environment: Literal["production", "test", "development"] | None = Field(
         None, description="production: apply takes only a saved plan with its checksum"
     )
@@ -257,6 +268,41 @@ class Connection:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Warehouse:
+    """A connection that loads fill, checked. Credentials are resolved when asked for."""
+
+    name: str
+    kind: str
+    path: Path | None
+    database: str | None = dataclasses.field(repr=False)
+    schema: str | None
+    base_url: str
+    region: str
+    credentials: Mapping[str, Reference]
+    headers: Mapping[str, Reference]
+    verify_tls: bool
+    ca_file: Path | None
+    timeout_s: float
+    retries: int
+    rate: str | None
+    burst: int | None
+    concurrency: int | None
+    environment: str | None
+    place: Place
+
+    def secrets(self) -> dict[str, Secret]:
+        """All credentials, by name. Raises: Invalid, as `Reference.resolve` does."""
+        return {name: reference.resolve() for name, reference in self.credentials.items()}
+
+    def header_values(self) -> dict[str, str]:
+        """Headers for each call; values that were looked up are masked from now on."""
+        return {
+            name: text.resolve().reveal() if text.refers else text.expand()
+            for name, text in self.headers.items()
+        }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Config:
     """All settings, and where each one came from.
 
@@ -306,6 +352,13 @@ class Config:
                 + f"; add connections.{name} to {FILE}, or give --base-url",
             )
         way: Way = ("connections", name)
+        if entry.warehouse is not None:
+            raise Invalid(
+                f"the connection `{name}` is a warehouse, and a system is needed here",
+                code="DS-CFG-WAREHOUSE",
+                where=self.tree.spot((*way, "warehouse")),
+                hint="name the connection of an API here; a warehouse is for `load.into`",
+            )
         if entry.database is not None:
             raise Invalid(
                 f"the connection `{name}` is a database, and a system is needed here",
@@ -349,6 +402,65 @@ class Config:
             place=self.tree.spot(way),
             warnings=tuple(warnings),
             **{key: getattr(entry, key) for key in same},
+        )
+
+    @property
+    def warehouses(self) -> tuple[str, ...]:
+        """The names of those connections that are warehouses."""
+        known = self.settings.connections
+        return tuple(name for name, entry in known.items() if entry.warehouse is not None)
+
+    def warehouse(self, name: str) -> Warehouse:
+        """The warehouse of this name. Its credentials are looked up when they are needed.
+
+        Raises: Invalid `DS-CFG-CONNECTION` when there is none, `DS-CFG-WAREHOUSE` when it is none,
+        `DS-URL`, `DS-CFG-ENV`.
+        """
+        entry = self.settings.connections.get(name)
+        way: Way = ("connections", name)
+        if entry is None or entry.warehouse is None:
+            known = self.warehouses
+            raise Invalid(
+                f"there is no warehouse `{name}`"
+                if entry is None
+                else f"the connection `{name}` is no warehouse",
+                code="DS-CFG-CONNECTION" if entry is None else "DS-CFG-WAREHOUSE",
+                where=self.tree.spot(way) if entry is not None else None,
+                hint=(yamlfile.nearest(name, known) or f"warehouses: {', '.join(known) or 'none'}")
+                + f"; add connections.{name} to {FILE}, with `warehouse: parquet` and `path: out`",
+            )
+
+        def expanded(key: str, text: str | None) -> str | None:
+            return None if text is None else self._reference((*way, key), text).expand()
+
+        url = expanded("base_url", entry.base_url)
+        if url:
+            url = check_url(url, self.tree.find((*way, "base_url"))[0].place)
+        return Warehouse(
+            name=name,
+            kind=entry.warehouse,
+            path=None if entry.path is None else self.root / entry.path,
+            database=expanded("database", entry.database),
+            schema=entry.schema_,
+            base_url=url or "",
+            region=entry.region or "",
+            credentials={
+                key: self._reference((*way, "credentials", key), text)
+                for key, text in entry.credentials.items()
+            },
+            headers={
+                key: self._reference((*way, "headers", key), text)
+                for key, text in entry.headers.items()
+            },
+            verify_tls=entry.verify_tls,
+            ca_file=entry.ca_file,
+            timeout_s=entry.timeout_s if "timeout_s" in entry.model_fields_set else 60,
+            retries=entry.retries,
+            rate=entry.rate,
+            burst=entry.burst,
+            concurrency=entry.concurrency,
+            environment=entry.environment,
+            place=self.tree.spot(way),
         )
 
     @property
@@ -756,6 +868,7 @@ def _unquoted(text: str) -> str:
 # Ways to values that are paths; `*` is any name or index.
 _PATHS: tuple[tuple[str, ...], ...] = (
     ("connections", "*", "ca_file"),
+    ("connections", "*", "path"),
     ("connections", "*", "scopes"),
     ("profiles", "search_paths", "*"),
     ("systems", "search_paths", "*"),

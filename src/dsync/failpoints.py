@@ -19,6 +19,11 @@ POINTS = (
     "poll.before", "resolve.before", "resolve.after", "wave.end", "report.before", "report.after",
     "registry.before", "registry.after", "quota.before", "quota.after", "stop.after", "end.after",
 )  # fmt: skip
+LOAD_POINTS = (
+    "load.begun", "page.after", "part.before", "part.closed", "part.after", "put.before",
+    "put.after", "load.ended", "finish.before", "finish.after", "load.end", "swap.before",
+    "swap.after",
+)  # fmt: skip
 VARIABLE = "DSYNC_FAILPOINT"
 
 
@@ -27,8 +32,9 @@ def _armed() -> dict[str, tuple[int, str]]:
     for text in filter(None, os.environ.get(VARIABLE, "").split(",")):
         name, _, rest = text.partition(":")
         number, _, action = rest.partition(":")
-        if name not in POINTS or not number.isdecimal():
-            raise ValueError(f"{VARIABLE}={text}: no such point; there are {' '.join(POINTS)}")
+        known = POINTS + LOAD_POINTS
+        if name not in known or not number.isdecimal():
+            raise ValueError(f"{VARIABLE}={text}: no such point; there are {' '.join(known)}")
         found[name] = (int(number), action or "kill")
     return found
 

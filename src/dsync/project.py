@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from dsync.calls import Record
     from dsync.connectors import Connector
     from dsync.connectors.rest import Rest
+    from dsync.loadprofile import Loaded
     from dsync.planning import Actions, Engine, Job, Keeping
     from dsync.sources.sql import Question
 
@@ -189,7 +190,21 @@ def load_profiles(project: Project, ask: Ask) -> list[LoadedProfile]:
     paths = search_paths(project, ask)
     found: list[LoadedProfile] = []
     faults: list[Invalid] = []
+    from dsync import loadprofile
+
     for name in _of_kinds(profiles.find(ask.names, paths), ask.kinds):
+        file = loadprofile.locate(name, paths)
+        if file is not None and loadprofile.is_load(file):
+            if name in ask.names:
+                faults.append(
+                    Invalid(
+                        f"the profile `{name}` fills a table, and plans no changes",
+                        code="DS-LOAD-PROFILE",
+                        where=str(file),
+                        hint=f"dsync load {name}",
+                    )
+                )
+            continue
         try:
             found.append(_load(project, paths, name))
         except Faults as several:
@@ -228,6 +243,11 @@ def list_profiles(project: Project, ask: Ask) -> list[ProfileInfo]:
 
 
 def _info(project: Project, paths: Sequence[Path], name: str) -> ProfileInfo:
+    from dsync import loadprofile
+
+    file = loadprofile.locate(name, paths)
+    if file is not None and loadprofile.is_load(file):
+        return _load_info(name, file)
     try:
         loaded = _load(project, paths, name)
     except Invalid as fault:
@@ -235,6 +255,17 @@ def _info(project: Project, paths: Sequence[Path], name: str) -> ProfileInfo:
     target = loaded.profile.target
     resource = f"{target.system}.{target.resource}" if target else loaded.profile.resource
     return ProfileInfo(name=name, target=resource, file=loaded.files[0])
+
+
+def _load_info(name: str, file: Path) -> ProfileInfo:
+    from dsync import loadprofile
+
+    try:
+        into = loadprofile.load_file(file, name=name).profile.load.into
+    except Invalid as fault:
+        return ProfileInfo(name=name, target=f"error {fault.code}", file=str(fault.where or ""))
+    table = ".".join(filter(None, (into.connection, into.database, into.table)))
+    return ProfileInfo(name=name, target=f"load {table}", file=str(file))
 
 
 def targets(project: Project, ask: Ask) -> list[Target]:
@@ -367,7 +398,8 @@ def _connection_name(project: Project, ask: Ask, loaded: LoadedProfile) -> str:
     if target is not None:
         return target.connection or target.system
     config = project.config
-    known = [name for name in config.connections if name not in config.databases]
+    others = {*config.databases, *config.warehouses}
+    known = [name for name in config.connections if name not in others]
     if len(known) == 1:
         return known[0]
     return "director" if "director" in known else INLINE
@@ -495,11 +527,15 @@ def _nodes(project: Project, ask: Ask, target: Target) -> tuple[dict[str, str], 
 
 def principal(target: Target) -> str:
     """Who we are to an API, as a digest: of the public part of its credentials, never a secret."""
-    kind = target.system.system.auth.kind
+    return _principal(target.system.system, target.connection)
+
+
+def _principal(system: System, connection: Connection) -> str:
+    kind = system.auth.kind
     shown = [
-        str(target.connection.credential(name).reveal())
+        str(connection.credential(name).reveal())
         for name in ("client_id", "user", "username")
-        if name in target.connection.credentials
+        if name in connection.credentials
     ]
     return hashlib.sha256("\0".join([kind, *shown]).encode()).hexdigest()[:16]
 
@@ -623,7 +659,7 @@ async def connected(
         for target in targets:
             name = target.connection.name
             if name not in found:
-                file = _limits_file(project, target)
+                file = _limits_file(project, target.system.system, target.connection)
                 found[name] = connect(
                     target.system, target.connection, shared=file, patient=patient, record=record
                 )
@@ -716,9 +752,64 @@ def _of_profile(plan: Plan, target: Target) -> Plan:
     return dataclasses.replace(plan, tallies=mine)
 
 
-def _limits_file(project: Project, target: Target) -> Path:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Api:
+    """A resource of a system that a load reads, where it is, and the scopes to list it in."""
+
+    system: LoadedSystem
+    connection: Connection
+    resource: str
+    scopes: tuple[Scope, ...]
+
+
+def source_api(project: Project, ask: Ask, loaded: Loaded) -> Api:
+    """What the source of a load profile lists.
+
+    Raises: Invalid, Faults, UsageFault.
+    """
+    from dsync.scopes import scopes_for
+
+    spec = loaded.profile.source.api
+    assert spec is not None  # noqa: S101 - who calls this has looked
+    where = loaded.place(("source", "api", "connection"))
+    try:
+        name = project.config.connection(spec.connection).system
+    except Invalid as fault:
+        fault.where = fault.where or where
+        raise
+    system = systems_.load(name, project.config.settings.systems.search_paths)
+    config = _overridden(project, ask, {spec.connection: system})
+    connection = _connection(config, ask, spec.connection, name)
+    known = system.system.resources
+    if spec.resource not in known or not _is_listed(known[spec.resource]):
+        raise Invalid(
+            f"{system.name} has no resource {spec.resource} that can be listed",
+            code="DS-CLI-RESOURCE",
+            where=loaded.place(("source", "api", "resource")),
+            hint=f"it has {', '.join(sorted(n for n, r in known.items() if _is_listed(r)))}",
+        )
+    profile: Any = loaded  # of a profile only its resource and element count here
+    scopes = scopes_for(
+        system.system, profile, connection, context_of(project, ask), nodes=ask.nodes
+    )
+    return Api(system=system, connection=connection, resource=spec.resource, scopes=scopes)
+
+
+def reader(project: Project, api: Api, *, record: Record | None = None) -> Rest:
+    """A patient connector for a load. Raises: Invalid for what is missing or not good."""
+    file = _limits_file(project, api.system.system, api.connection)
+    return connect(api.system, api.connection, shared=file, patient=True, record=record)
+
+
+def source_question(project: Project, ask: Ask, loaded: Loaded) -> Question | None:
+    """What the source of a load profile asks of a database. Raises: Invalid."""
+    profile: Any = loaded
+    return _question(project, ask, profile)
+
+
+def _limits_file(project: Project, system: System, connection: Connection) -> Path:
     """Where all who call this API as this user share its limits."""
-    who = f"{target.connection.url}\0{principal(target)}"
+    who = f"{connection.url}\0{_principal(system, connection)}"
     return project.state / "quota" / f"{hashlib.sha256(who.encode()).hexdigest()[:16]}.db"
 
 

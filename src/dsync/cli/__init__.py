@@ -16,6 +16,7 @@ VERBS = {
     "plan": "show what apply would create, update and delete; changes nothing",
     "show": "show a saved plan, or the plan of a run",
     "apply": "make it so: plan, ask, and write to the API",
+    "load": "read everything from a source, and fill a table of a warehouse",
     "resume": "go on with a run that was stopped",
     "reconcile": "read back what became of a run's unclear calls; sends nothing",
     "resolve": "say by hand what became of a change of a run",

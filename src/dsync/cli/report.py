@@ -52,6 +52,10 @@ def show_run(project: Project, run_id: str, *, form: str, max_rows: int) -> int:
     """Show a run; returns its exit code."""
     from dsync import api, reports
 
+    if api.is_load(project, run_id):
+        from dsync.cli import load
+
+        return load.show(project, run_id, form=form)
     with api.report(project, run_id) as (run, rows), results() as stream:
         reports.render_run(run, rows, stream, format=form, limit=max_rows or None)
     note(f"report: {api.report_file(project, run_id)}")

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from dsync.cli import asking, options
+from dsync.cli import asking, load, options
 from dsync.cli.report import show_run
 from dsync.cli.running import limits as limits_of
 from dsync.cli.running import running
@@ -34,6 +34,8 @@ def command(*, run_id: str, emergency: Path | None, form: str, max_rows: int, **
 
     limits = limits_of(words)
     project, ask = asking.opened(words)
+    if api.is_load(project, run_id):
+        return load.resume(project, ask, run_id, form=form)
     with running() as (on_event, stop):
         api.resume(
             project, run_id, ask, emergency=emergency, limits=limits, on_event=on_event, stop=stop

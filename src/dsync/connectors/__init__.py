@@ -37,8 +37,8 @@ class Page:
     """Records as JSON lines (each line one JSON object and a newline), and how many they are.
 
     `total` is the number of all records that the API gave beside them, if it gives one.
-    `after` is where the listing goes on; None after its last page, and where a listing cannot be
-    taken up again. `marks` name this page and its next one: met again, they mean a loop.
+    `after` is where the listing goes on (after its last page that is its end); None where it
+    cannot be taken up again. `marks` name this page and its next one: met again, they are a loop.
     """
 
     ndjson: bytes

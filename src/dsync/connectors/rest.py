@@ -201,12 +201,19 @@ class Rest:
     # ---- reading ---------------------------------------------------------------------------
 
     async def fetch(
-        self, resource: str, scope: Scope, *, at: Position | None = None, met: Sequence[str] = ()
+        self,
+        resource: str,
+        scope: Scope,
+        *,
+        at: Position | None = None,
+        met: Sequence[str] = (),
+        query: Mapping[str, str] | None = None,
     ) -> AsyncGenerator[Page]:
         """All records of `resource` in this scope, page by page; see `connectors.Connector`.
 
         `at` is where an earlier process stopped (the last page's `after`), `met` the marks of all
-        its pages; then only what follows is listed.
+        its pages; then only what follows is listed. `query` are further parameters of the listing;
+        where a cursor or link leads on, it remembers them.
 
         Raises: Invalid DS-CANNOT where the system file declares no `list`; Unavailable;
         ContractBreach (DS-PAGE-* where the listing is not proved complete); Unauthorized.
@@ -219,12 +226,11 @@ class Rest:
                 hint="declare `list` for this resource in the system file",
             )
         joined = _Joined(declared.id) if declared.list.also else None
-        calls = declared.list.calls
-        for number, how in enumerate(calls):
+        for number, how in enumerate(declared.list.calls):
             if at is not None and number < at.call:
                 continue
             begin = at if at is not None and number == at.call else None
-            course = _Course(call=number, at=begin, met=met if begin else ())
+            course = _Course(call=number, at=begin, met=met if begin else (), query=query)
             one = self._listed(resource, how, declared, scope, course=course)
             if how.within is not None:
                 one = self._within(resource, how, declared, scope, how.within)
@@ -233,7 +239,7 @@ class Rest:
                 async for batch in batches:
                     page = _page(batch if joined is None else joined.fresh(batch))
                     after, marks = course.taken()
-                    if after is None and how.within is None and number + 1 < len(calls):
+                    if course.ended:
                         after = Position(call=number + 1)
                     yield replace(page, after=after, marks=marks)
 
@@ -285,6 +291,11 @@ class Rest:
         first = course.begin(walk) or walk.first()
         following: asyncio.Task[tuple[Batch, Answer] | None] | None = None
         try:
+            if paging.kind in ("cursor", "link"):
+                if course.at is None:
+                    first = replace(first, query={**first.query, **course.query})
+            else:
+                call = replace(call, query={**call.query, **course.query})
             ask = partial(
                 self._page, call, shape=shape, scope=scope, shared=shared, empty_if=how.empty_if
             )
@@ -1235,10 +1246,18 @@ class _Course:
     """Where one call's listing begins, and where it stands after the last page taken in."""
 
     def __init__(
-        self, *, call: int | None = None, at: Position | None = None, met: Sequence[str] = ()
+        self,
+        *,
+        call: int | None = None,
+        at: Position | None = None,
+        met: Sequence[str] = (),
+        query: Mapping[str, str] | None = None,
     ) -> None:
-        """Without `call` it cannot be taken up again."""
-        self._call, self._at, self._met = call, at, met
+        """Without `call` it cannot be taken up again. `query` goes with the first page, and with
+        all where pages are counted."""
+        self._call, self.at, self._met = call, at, met
+        self.query = query or {}
+        self.ended = False
         self._after: Position | None = None
         self._marks: tuple[str, ...] = ()
 
@@ -1248,7 +1267,7 @@ class _Course:
         return self._after, marks
 
     def begin(self, walk: Walk) -> Step | None:
-        at = self._at
+        at = self.at
         if at is None:
             return None
         walk.resume(pages=at.pages, count=at.count, full=at.full, short=at.short, met=self._met)
@@ -1256,7 +1275,7 @@ class _Course:
 
     def passed(self, walk: Walk, step: Step | None) -> None:
         self._marks += walk.marks
-        self._after = None
+        self._after, self.ended = None, step is None and self._call is not None
         if step is not None and self._call is not None:
             self._after = Position(
                 call=self._call, query=step.query, link=step.link, beyond=step.beyond,

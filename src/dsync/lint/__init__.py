@@ -179,6 +179,9 @@ def _config(path: Path) -> list[Diagnostic]:
     found = [diagnostic(warning, "config", "WARN") for warning in read.warnings]
     for name in read.settings.connections:
         try:
+            if name in read.warehouses:
+                read.warehouse(name)
+                continue
             if name in read.databases:
                 found += [
                     diagnostic(warning, "config", "WARN")

@@ -1,0 +1,1 @@
+"""The names of the older Yotpo connector, kept for workflows that still call them."""

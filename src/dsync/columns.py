@@ -1,0 +1,275 @@
+"""Records to rows: the columns that a load profile asks for, and what tells records apart.
+
+A record is decoded only as far as its columns and its identity need it: the column `json: "@"` is
+its own text, passed on. Nothing here raises for a value: one that does not fit its column is null,
+and counted.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import re
+import struct
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from dsync.listing import search
+
+if TYPE_CHECKING:
+    from dsync.loadprofile import Column, LoadSection
+
+Key = tuple[int, int]
+"""96 bits of a digest of what tells a record from others"""
+
+_PLAIN = re.compile(r"[A-Za-z_][A-Za-z0-9_]*(\.[A-Za-z_][A-Za-z0-9_]*)*")
+_NOT_ASCII = re.compile(r"[^\x00-\x7f]")
+_LONE = re.compile(r"[\ud800-\udfff]")
+_KEY = struct.Struct("<qI")
+_LONG = 1 << 63
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rows:
+    """The rows of a page, and for each its key (None: nothing tells this record from others)."""
+
+    rows: list[tuple[Any, ...]]
+    keys: list[Key | None]
+    unfit: Mapping[str, int] = field(default_factory=dict)
+
+
+class Maker:
+    """Makes rows of the pages of one load. `started` is the moment of its begin, in seconds."""
+
+    def __init__(self, section: LoadSection, *, started: int, run_id: str) -> None:
+        self._unfit: Counter[str] = Counter()
+        self._parts = section.identities
+        self._compact: bool | None = None
+        wanted = [one.path for one in self._parts]
+        wanted += [section.since.path] if section.since is not None else []
+        for column in section.columns.values():
+            wanted += [path for path in (column.path, column.json_) if path not in (None, "@")]
+        plain = all(_PLAIN.fullmatch(path) for path in wanted if path)
+        self._names = list(dict.fromkeys(path.split(".")[0] for path in wanted if path))
+        self._decoder = _decoder(self._names) if plain and self._names else None
+        self._whole = bool(wanted) and not plain
+        self._columns = [
+            self._column(name, column, started, run_id) for name, column in section.columns.items()
+        ]
+        self._ways = [(self._finder(one.path), one.caseless) for one in self._parts]
+        self._since = self._finder(section.since.path) if section.since is not None else None
+        self._highest: str | None = None
+
+    def make(self, ndjson: bytes) -> Rows:
+        """The rows of a page of records, in their order."""
+        lines = ndjson.splitlines()
+        if lines:
+            # An API that writes its JSON without blanks does so in all of a page.
+            self._compact = len(msgspec.json.format(lines[0], indent=-1)) == len(lines[0])
+        rows, keys = [], []
+        columns, ways = self._columns, self._ways
+        for line in lines:
+            found = self._read(line)
+            rows.append(tuple([make(line, found) for make in columns]))
+            keys.append(_key(found, ways))
+            if self._since is not None:
+                self._meet(self._since(found))
+        unfit, self._unfit = dict(self._unfit), Counter()
+        return Rows(rows=rows, keys=keys, unfit=unfit)
+
+    def highest(self, mark: Any) -> str | None:
+        """The latest time of a record so far, and of `mark`, as ISO 8601 in UTC."""
+        if isinstance(mark, str):
+            self._meet(mark)
+        return self._highest
+
+    def _meet(self, value: Any) -> None:
+        time = _moment(value)
+        if time is not None and (self._highest is None or time > self._highest):
+            self._highest = time
+
+    # ---- one record ------------------------------------------------------------------------
+
+    def _read(self, line: bytes) -> Any:
+        """What of the record is needed: a struct of its members, or all of it as a dict."""
+        try:
+            if self._decoder is not None:
+                return self._decoder.decode(line)
+            return msgspec.json.decode(line) if self._whole else None
+        except (msgspec.DecodeError, RecursionError):
+            # Half a character (a lone surrogate) is JSON for some and not for others.
+            document = json.loads(line)
+            if self._whole:
+                return document
+            return _Found(*(document.get(name) for name in self._names))
+
+    def _finder(self, path: str) -> Callable[[Any], Any]:
+        """Finds `path` in what `_read` gives."""
+        if self._whole:
+            return lambda document: search(path, document)
+        first, *rest = path.split(".")
+        index = self._names.index(first)
+        name = f"f{index}"
+
+        def find(found: Any) -> Any:
+            value = found[index] if isinstance(found, _Found) else getattr(found, name)
+            for step in rest:
+                value = value.get(step) if isinstance(value, dict) else None
+            return value
+
+        return find
+
+    def _column(
+        self, name: str, column: Column, started: int, run_id: str
+    ) -> Callable[[bytes, Any], Any]:
+        if column.now:
+            return lambda _line, _found: started
+        if column.value is not None:
+            text = column.value.replace("${run_id}", run_id)
+            return lambda _line, _found: text
+        if column.json_ == "@":
+            if column.ascii:
+                return lambda line, _found: _ascii(self._text(line))
+            return lambda line, _found: self._text(line)
+        find = self._finder(column.json_ or column.path or "@")
+        if column.json_ is not None:
+            to_text = _ascii_json if column.ascii else _json
+            return lambda _line, found: None if (v := find(found)) is None else to_text(v)
+        fit = _FITS[column.type]
+
+        def fitted(_line: bytes, found: Any) -> Any:
+            value = find(found)
+            if value is None:
+                return None
+            made = fit(value)
+            if made is None:
+                self._unfit[name] += 1
+            return made
+
+        return fitted
+
+    def _text(self, line: bytes) -> str:
+        if not self._compact:
+            line = msgspec.json.format(line, indent=-1)
+        return line.decode()
+
+
+class _Found(tuple[Any, ...]):
+    """Members that were read the slow way, in the order of their names."""
+
+    __slots__ = ()
+
+    def __new__(cls, *values: Any) -> _Found:
+        return super().__new__(cls, values)
+
+
+def _decoder(names: Sequence[str]) -> msgspec.json.Decoder[Any]:
+    fields: list[Any] = [(f"f{index}", Any, None) for index in range(len(names))]
+    rename = {f"f{index}": name for index, name in enumerate(names)}
+    return msgspec.json.Decoder(msgspec.defstruct("Members", fields, rename=rename))
+
+
+def _key(found: Any, ways: Sequence[tuple[Callable[[Any], Any], bool]]) -> Key | None:
+    for index, (find, caseless) in enumerate(ways):
+        value = find(found)
+        if value is None or value == "":
+            continue
+        text = value if isinstance(value, str) else _ascii_json(value)
+        if caseless:
+            text = text.strip().lower()
+        if not text:
+            continue
+        digest = hashlib.blake2b(
+            b"%d\0%s" % (index, text.encode("utf-8", "surrogatepass")), digest_size=12
+        )
+        high, low = _KEY.unpack(digest.digest())
+        return high, low
+    return None
+
+
+# ---- texts and values ----------------------------------------------------------------------
+
+
+def _ascii(text: str) -> str:
+    """JSON text with all other letters as `\\uXXXX`; outside of texts JSON has none."""
+    return text if text.isascii() else _NOT_ASCII.sub(_escaped, text)
+
+
+def _escaped(match: re.Match[str]) -> str:
+    code = ord(match[0])
+    if code < 0x10000:
+        return f"\\u{code:04x}"
+    code -= 0x10000
+    return f"\\u{0xD800 | code >> 10:04x}\\u{0xDC00 | code & 0x3FF:04x}"
+
+
+def _json(value: Any) -> str:
+    try:
+        return msgspec.json.encode(value).decode()
+    except (UnicodeEncodeError, ValueError, TypeError):
+        return _ascii_json(value)
+
+
+def _ascii_json(value: Any) -> str:
+    return json.dumps(value, separators=(",", ":"))
+
+
+def _string(value: Any) -> str:
+    text = value if isinstance(value, str) else _json(value)
+    # Half a character has no UTF-8; the record's own JSON keeps it.
+    return _LONE.sub("\ufffd", text)
+
+
+def _moment(value: Any) -> str | None:
+    """A time as ISO 8601 in UTC, which sorts; one without a zone is UTC."""
+    try:
+        if isinstance(value, int | float) and not isinstance(value, bool):
+            time = datetime.fromtimestamp(value, UTC)
+        else:
+            time = datetime.fromisoformat(value)
+    except (ValueError, TypeError, OverflowError, OSError):
+        return None
+    time = time if time.tzinfo else time.replace(tzinfo=UTC)
+    return time.astimezone(UTC).isoformat(timespec="microseconds")
+
+
+def _long(value: Any) -> int | None:
+    if isinstance(value, str):
+        text = value.strip()
+        value = int(text) if re.fullmatch(r"[+-]?\d{1,19}", text) else None
+    if isinstance(value, float):
+        value = int(value) if math.isfinite(value) and value == int(value) else None
+    if isinstance(value, bool) or not isinstance(value, int):
+        return None
+    return value if -_LONG <= value < _LONG else None
+
+
+def _double(value: Any) -> float | None:
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        return None
+    try:
+        number = float(value.replace("_", "x") if isinstance(value, str) else value)
+    except (ValueError, OverflowError):
+        return None
+    return number if math.isfinite(number) else None
+
+
+def _boolean(value: Any) -> bool | None:
+    if isinstance(value, str):
+        return {"true": True, "false": False}.get(value.strip().lower())
+    return value if isinstance(value, bool) else None
+
+
+_FITS: dict[str, Callable[[Any], Any]] = {
+    "string": _string,
+    "long": _long,
+    "double": _double,
+    "boolean": _boolean,
+    "json": lambda value: _LONE.sub("\ufffd", _json(value)),
+}

@@ -1,0 +1,63 @@
+"""JSON lines: a folder with one `.ndjson` file a table, one row a line."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import msgspec
+
+from dsync.warehouses import Site, Type, Value, Warehouse
+from dsync.warehouses._files import Files, Format
+
+_CHUNK = 1 << 20
+
+
+def connect(site: Site) -> Warehouse:
+    """The folder `site.path`."""
+    return Files(site, FORMAT)
+
+
+class Writer:
+    """A file of JSON lines; values of type `json` are texts in it, as in all warehouses."""
+
+    def __init__(self, file: Path, columns: Mapping[str, Type]) -> None:
+        self._names = list(columns)
+        self._file = file.open("wb")
+        self._encoder = msgspec.json.Encoder()
+        self.bytes = 0
+
+    def add(self, rows: Sequence[tuple[Value, ...]]) -> None:
+        """See `PartWriter`."""
+        names = self._names
+        lines = self._encoder.encode_lines([dict(zip(names, row, strict=True)) for row in rows])
+        self._file.write(lines)
+        self.bytes += len(lines)
+
+    def close(self) -> None:
+        """See `PartWriter`."""
+        with self._file as file:
+            file.flush()
+            os.fsync(file.fileno())
+
+
+def join(files: Sequence[Path], to: Path, _columns: Mapping[str, Type]) -> int:
+    """See `Format`."""
+    count = 0
+    with to.open("wb") as out:
+        for file in files:
+            with file.open("rb") as lines:
+                while chunk := lines.read(_CHUNK):
+                    out.write(chunk)
+                    count += chunk.count(b"\n")
+    return count
+
+
+def count_rows(file: Path) -> int:
+    """The lines of a file."""
+    with file.open("rb") as lines:
+        return sum(chunk.count(b"\n") for chunk in iter(lambda: lines.read(_CHUNK), b""))
+
+
+FORMAT = Format(suffix="ndjson", writer=Writer, join=join, count=count_rows)
