@@ -469,3 +469,39 @@ def test_shop_prunes_when_told_to(shop: Project) -> None:
     assert shop("apply", "--yes").code == 8
     assert shop("apply", "--yes", "--allow-delete").code == 0
     assert "SO-1002" not in _collection(shop, "orders")
+
+
+# --- an ERP and an expense service --------------------------------------------------------------
+
+WANTED = {
+    ("create", ("MTAwMDI=", "projects", "P0200")),
+    ("create", ("MTAwMDI=", "MjAwMTE=", "1-AAA-001")),
+    ("create", ("MTAwMDI=", "MjAwMTM=", "D0004")),
+    ("create", ("new.boss@example.org",)),
+    ("create", ("new.user@example.org",)),
+    ("update", ("chg.user@example.org",)),
+}
+
+
+def test_n2f_second_apply_writes_nothing(
+    home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What N2F lacks are six writes, within a minute's quota; six bad rows of the ERP are told."""
+    monkeypatch.setenv("N2F_CLIENT_ID", "demo-client")
+    monkeypatch.setenv("N2F_CLIENT_SECRET", "demo-secret")
+    seed = json.loads((EXAMPLES / "n2f" / "data" / "n2f.json").read_bytes())
+    with emulators.start("n2f", seed=seed) as emulator:
+        erp = _made("n2f", emulator, home, monkeypatch, capsys)
+        there = ("--base-url", f"{emulator.url}/services/api/v2/", "n2f")
+        first = erp("plan", *there, "--detailed-exitcode", "--format", "json")
+        assert first.code == 2
+        assert {(one["action"], tuple(one["key"])) for one in first.json["changes"]} == WANTED
+        assert first.json["summary"]["unchanged"] == 109
+        assert [one["severity"] for one in first.json["findings"]] == ["error"] * 6
+        assert erp("apply", *there, "--yes").code == 4
+        assert len(emulator.effects()) == len(WANTED)
+        assert erp("plan", *there, "--detailed-exitcode").code == 0
+        counts = emulator.counts()
+        assert (counts["in_flight_max"], len(emulator.effects())) == (1, len(WANTED))
+        unwanted = erp("plan", *there, "--delete", "--format", "json").json["changes"]
+        assert [one["key"][-1] for one in unwanted] == ["gone.user@example.org", "OLD"]

@@ -201,10 +201,11 @@ def _match(
     theirs = ", ".join(["0", *(f"{f.existing}, {f.unread}" for f in hashed)])
     keys = range(len(desired.key))
     carried = "".join(f", d.p{f.index}" for f in soft)
-    light = (
-        f"SELECT d.rid, {', '.join(f'd.k{i}' for i in keys)}, hash({mine}) AS h{carried} "
-        f"FROM {desired.relation} d"
-    )
+    parts = ", ".join(f"d.k{i}" for i in keys)
+    light = f"SELECT d.rid, {parts}, hash({mine}) AS h{carried} FROM {desired.relation} d"
+    if count(con, f"FROM findings WHERE section = {section} AND code = 'DS-KEY-DUP'"):
+        # Rows that share a key stand for one record; where the first one counts, it is that one.
+        light += f" QUALIFY row_number() OVER (PARTITION BY {parts} ORDER BY d.rid) = 1"
     keep = _kept(abilities)
     fold = (lambda sql: f"lower({sql})") if abilities.caseless_key else (lambda sql: sql)
     on = " AND ".join(f"d.k{i} = {fold(f'e.k{i}')}" for i in keys)
