@@ -6,11 +6,13 @@ Every fenced block carries a comment that says how it is tested:
                                a comment `# 2` at its end is the exit code that is expected (else 0)
     <!-- test: make -->        the make targets exist
     <!-- test: profile -->     the YAML is a profile; likewise `system` and `config`
+    <!-- test: yaml -->        it can be read as such; likewise `python`, `unit` and `crontab`
     <!-- test: output of C --> each line stands in what `dsync C` prints in the example project
 """
 
 from __future__ import annotations
 
+import configparser
 import importlib.util
 import os
 import re
@@ -23,6 +25,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from ruamel.yaml import YAML
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -136,6 +139,27 @@ def test_yaml(block: Block, tmp_path: Path) -> None:
         case _:
             (tmp_path / "directorsync.yml").write_text(block.text, encoding="utf-8")
             assert config.load(tmp_path, environ={}).settings.connections
+
+
+@pytest.mark.parametrize(
+    "block", [b for kind in ("yaml", "python", "unit", "crontab") for b in _of(kind)], ids=str
+)
+def test_recipes(block: Block) -> None:
+    """Recipes for other programs can be read by these, and their commands are ours."""
+    match block.how:
+        case "yaml":
+            assert YAML(typ="safe").load(block.text)
+        case "python":
+            compile(block.text, str(block), "exec")
+        case "unit":
+            unit = configparser.ConfigParser(interpolation=None)
+            unit.read_string(block.text)
+            assert unit.sections()
+        case _:
+            jobs = [line for line in block.text.splitlines() if not re.match(r"[A-Z_]+=", line)]
+            assert all(re.match(r"([\d*/,-]+ +){5}\S", line) for line in jobs)
+    for verb in re.findall(r"\bdsync (\w+)", block.text):
+        assert (ROOT / "src/dsync/cli" / f"{verb}.py").is_file(), verb
 
 
 @pytest.mark.parametrize("block", _of("output"), ids=str)
