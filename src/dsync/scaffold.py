@@ -15,7 +15,9 @@ from typing import Any
 from dsync.errors import Invalid, StorageFault
 
 SCHEMAS = "schemas"
-_MADE = shutil.ignore_patterns("__pycache__", ".dsync", "logs", "*.pyc", SCHEMAS, "expected")
+_MADE = shutil.ignore_patterns(
+    "__pycache__", ".dsync", "logs", "*.pyc", SCHEMAS, "expected", "compat"
+)
 
 
 def examples() -> dict[str, Path]:

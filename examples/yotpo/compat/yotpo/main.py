@@ -39,21 +39,25 @@ if not all(os.environ.get(name) for name in REQUIRED):
 warnings.warn(
     "the package yotpo is kept for old workflows only: call `dsync load` instead",
     DeprecationWarning,
-    stacklevel=2,
+    stacklevel=1 if __name__ == "__main__" else 2,  # Python shows it of the main module only
 )
-logger = logging.getLogger(__name__)
+logger = logging.getLogger("yotpo")
 
 
 def main() -> None:
     """Load all customers, with the columns `json_response` and `time`. Raises what goes wrong."""
-    logging.basicConfig(
-        level=logging.INFO, format="%(asctime)s - %(levelname)s - %(message)s", force=True
-    )
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("%(asctime)s - %(levelname)s - %(message)s"))
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    logger.propagate = False  # what dsync logs is in the project's `logs`
     try:
         fetch_and_ingest_parallel()
     except Exception:
-        logger.exception("the load failed; the table is as it was")
+        logger.exception("the load failed; `dsync resume` in the project goes on with it")
         raise
+    finally:
+        logger.removeHandler(handler)
 
 
 def get_access_token() -> str:
@@ -195,9 +199,7 @@ def _call(
         origin = f"{parts.scheme}://{parts.netloc}"
         path = parts.path + (f"?{parts.query}" if parts.query else "")
         async with Client(origin, read_s=REQUEST_TIMEOUT) as client:
-            answer = await client.request(
-                method, path, template="yotpo", headers=headers, body=body
-            )
+            answer = await client.request(method, path, template="page", headers=headers, body=body)
             try:
                 return answer.status, answer.json()
             except DsyncError:
