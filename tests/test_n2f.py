@@ -6,6 +6,7 @@ import json
 import os
 import re
 import shutil
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -188,3 +189,72 @@ def test_another_form_is_no_change(tmp_path: Path, switches: dict[str, Any]) -> 
         assert (again["create"], again["update"]) == (0, 0), again
         assert again["unchanged"] > 20
         assert emulator.writes() - before <= 1
+
+
+def test_what_is_never_shown_is_compared_with_what_was_sent(
+    tmp_path: Path, n2f: emulators.Emulator
+) -> None:
+    """A write-only field is sent once, again when it changes, and not at every run."""
+    erp = project(tmp_path, n2f)
+    (erp.folder / "profiles").mkdir()
+    (erp.folder / "profiles" / "logins.yml").write_text(
+        "version: 1\nextends: n2f/users\nresource: logins\n"
+        "mapping: {sso: {col: Champs_Liaison_SSO, transform: [norm_str]}}\n"
+        'payload: {ssoLogin: "${sso}"}\n'
+    )
+    with_logins = ("plan", "logins", "--format", "json", "--quiet")
+
+    def planned() -> dict[str, list[str]]:
+        text = erp.run(*with_logins)
+        found = json.loads(text[text.index("{") : text.rindex("}") + 1])["changes"]
+        return {one["key"][0]: one["fields"] for one in found if one["action"] == "update"}
+
+    # Of users that were there before nothing is known, so only what else differs is updated.
+    assert planned() == {
+        "chg.user@example.org": ["firstname"], "loop.a@example.org": ["managerMail"]
+    }  # fmt: skip
+    erp.run("apply", "logins", "--yes", code=4)
+    assert planned() == {}
+    with sqlite3.connect(erp.folder / "data" / "agresso.db") as db:
+        ((table,),) = db.execute(
+            "SELECT name FROM sqlite_master "
+            "WHERE type = 'table' AND sql LIKE '%Champs_Liaison_SSO%'"
+        ).fetchall()
+        db.execute(
+            f"UPDATE {table} SET Champs_Liaison_SSO = 'new-login' "
+            "WHERE lower(AdresseEmail) IN ('new.boss@example.org', 'same.user@example.org')"
+        )
+    assert planned() == {"new.boss@example.org": ["ssoLogin"]}
+    before = n2f.writes()
+    erp.run("apply", "logins", "--yes", code=4)
+    assert n2f.writes() - before == 1
+    assert planned() == {}
+    secrets = (erp.folder / ".dsync").rglob("registry.db")
+    assert not any(b"new-login" in file.read_bytes() for file in secrets)
+
+
+@pytest.mark.parametrize("how", ["report", "create_and_keep", "create_then_delete"])
+def test_a_mail_that_changes(tmp_path: Path, n2f: emulators.Emulator, how: str) -> None:
+    """A new mail is a rename: told, or made as the profile says; the old account is never lost."""
+    erp = project(tmp_path, n2f)
+    (erp.folder / "profiles").mkdir()
+    (erp.folder / "profiles" / "people.yml").write_text(
+        f"version: 1\nextends: n2f/users\nresource: people\napply: {{rename: {how}}}\n"
+    )
+    with sqlite3.connect(erp.folder / "data" / "agresso.db") as db:
+        ((table,),) = db.execute(
+            "SELECT name FROM sqlite_master WHERE type = 'table' AND sql LIKE '%Nouveau_Email%'"
+        ).fetchall()
+        db.execute(
+            f"UPDATE {table} SET Nouveau_Email = 'Changed.Name@example.org' "
+            "WHERE lower(AdresseEmail) = 'same.user@example.org'"
+        )
+    told = erp.run("plan", "people", "--delete", "--max-rows", "0")
+    assert ("DS-KEY-RENAMED" in told) == (how == "report")
+    erp.run("apply", "people", "--delete", "--yes", code=4)
+    mails = {user["mail"] for user in n2f.state()["users"]}
+    assert ("changed.name@example.org" in mails) == (how != "report")
+    assert ("same.user@example.org" in mails) == (how != "create_then_delete")
+    if how == "create_then_delete":
+        calls = [c for c in erp.calls() if c[0] == "DELETE" or c[1].endswith("/users")]
+        assert ("DELETE", "/users/same.user%40example.org", 204) in calls

@@ -308,6 +308,7 @@ async def _plan(project: Project, ask: Ask, workdir: Path, on_event: Listen) -> 
     found = projects.targets(project, ask)
     jobs = projects.jobs(project, ask, found)
     history: Mapping[tuple[str, str], History] = {}
+    sent: Mapping[planning.Spot, planning.Sent] = {}
     if ask.existing is None:
         from dsync import runs as runs_
 
@@ -315,6 +316,7 @@ async def _plan(project: Project, ask: Ask, workdir: Path, on_event: Listen) -> 
         runs_.check_settled(project, pasts)
         lanes = ((job, (job.connection, scope.name)) for job in jobs for scope in job.scopes)
         history = runs_.histories(pasts, ((job.profile.name, lane) for job, lane in lanes))
+        sent = runs_.sent(project, jobs, workdir)
     with contextlib.ExitStack() as stack:
         record = stack.enter_context(contextlib.closing(calls.Recorder(workdir / calls.CALLS_FILE)))
         watch = stack.enter_context(memory.Watch(record))
@@ -329,6 +331,7 @@ async def _plan(project: Project, ask: Ask, workdir: Path, on_event: Listen) -> 
                 engine=projects.engine(project, ask),
                 approvals=ask.allowed,
                 history=history,
+                sent=sent,
                 on_event=_watched(watch, on_event),
             )
     return _foreseen(plan_, found)

@@ -47,6 +47,8 @@ class Desired:
     """rows whose key could not be read: while there are any, nothing may be pruned"""
     unmanaged: frozenset[str] = frozenset()
     """payload fields whose columns the source does not have: existing records keep theirs"""
+    has_former: bool = False
+    """the relation has `former` VARCHAR[]: the key before a rename, folded as k0…; or NULL"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,6 +103,12 @@ def build(
             code="DS-PROFILE-006",
             hint="name one field of the profile for each key field of the system, in its order",
         )
+    if profile.identity.formerly and len(profile.identity.formerly) != len(key):
+        raise Invalid(
+            f"`formerly` has {len(profile.identity.formerly)} fields, the key {len(key)}",
+            code="DS-PROFILE-006",
+            hint="name one field for each key field of the system, in its order",
+        )
     if own is not None:
         coming = _coming(con, mapped, section, relation, fields, key, caseless_key, own)
         before, relation = relation, f"rows_{section}_own"
@@ -112,6 +120,15 @@ def build(
     select = ["t.rid", "t._row", f"[{', '.join(keys.shown)}] AS _key", "t._needs AS needs"]
     select += [f"{sql} AS k{i}" for i, sql in enumerate(keys.joined)]
     select.append(f"{_lost(profile)} AS lost")
+    former = profile.identity.formerly
+    if former:
+        olds = [text_of(fields[part]) for part in former]
+        olds = [f"lower({sql})" if caseless_key else sql for sql in olds]
+        blank = " OR ".join(f"coalesce({sql}, '') = ''" for sql in olds)
+        alike = " AND ".join(f"{a} = {b}" for a, b in zip(olds, keys.joined, strict=True))
+        select.append(
+            f"CASE WHEN NOT ({blank}) AND NOT ({alike}) THEN [{', '.join(olds)}] END AS former"
+        )
     select += [f"{column.sql} AS p{i}" for i, column in enumerate(payload.values())]
     view = f"desired_{section}"
     con.execute(f"CREATE VIEW {view} AS SELECT {', '.join(select)} FROM {relation} t")
@@ -132,6 +149,7 @@ def build(
         blocked=blocked,
         unread_keys=unread,
         unmanaged=_unmanaged(mapped),
+        has_former=bool(former),
     )
 
 

@@ -17,13 +17,13 @@ import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from dsync import checks, findings, normalisers
 from dsync.desired import Desired
 from dsync.lookups import MAX_RECORD_BYTES
 from dsync.normalisers import Field
-from dsync.sql import count, describe, literal, name
+from dsync.sql import count, describe, literal, name, pointer
 from dsync.transforms import Column
 
 if TYPE_CHECKING:
@@ -56,6 +56,8 @@ class Abilities:
     only: frozenset[str] | None = None
     """keys (parts joined by `/`) that may change; None for all"""
     limit: int | None = None
+    rename: Literal["report", "create_and_keep", "create_then_delete"] = "report"
+    resource: str = ""
     create_if: Mapping[str, Sequence[Any]] = field(default_factory=dict)
     """payload field -> values: without a record, a row with another value is as wanted"""
 
@@ -99,6 +101,7 @@ class Compared:
     counts: Mapping[str, int] = field(default_factory=dict)
     columns: Mapping[str, str] = field(default_factory=dict)
     """payload field -> its SQL type"""
+    synonyms: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     depth: int = 0
     """the greatest of the column `depth`, which the table has when this is not 0"""
 
@@ -112,11 +115,13 @@ def compare(
     abilities: Abilities,
     omit_empty: Sequence[str] = (),
     synonyms: Mapping[str, Mapping[str, str]] | None = None,
+    sent: tuple[Path, str] | None = None,
     spool: Spool | None = None,
 ) -> Compared:
     """All changes of one profile in one scope.
 
     `synonyms` are, for a field, texts (lower case, trimmed) and the one that stands for them.
+    `sent` is what was sent in fields that are never shown: see `registry.recall`, file and salt.
 
     With a `spool` the work is cut into buckets of keys, decided one by one: the same changes, in
     memory that does not grow with the number of records.
@@ -132,6 +137,9 @@ def compare(
         omit_empty=frozenset(omit_empty),
         synonyms=synonyms or {},
     )
+    if sent is not None:
+        hidden = sorted(abilities.write_only & desired.payload.keys() - desired.unmanaged)
+        fields += [normalisers.hidden(desired, key, sent[1]) for key in hidden]
     table = f"changes_{section}"
     con.execute(
         f"CREATE TABLE {table} (ord BIGINT, action VARCHAR, rid BIGINT, _row BIGINT, "
@@ -139,19 +147,24 @@ def compare(
         "payload JSON)"
     )
     deletes = "delete" in abilities.allowed and _may_prune(con, desired, abilities)
+    if desired.has_former:
+        _renames(con, desired, existing, abilities)
     records = managed = twins = 0
-    for part, source in _buckets(con, desired, existing, fields, abilities, spool):
+    file = sent[0] if sent is not None else None
+    for part, source in _buckets(con, desired, existing, fields, abilities, spool, file):
         matched = _match(con, part, source, fields, abilities)
         _note_twins(con, part, matched)
         _updates(con, part, matched, table, fields, abilities, omit_empty)
         _creates(con, part, matched, table, abilities, omit_empty)
         if deletes:
-            _deletes(con, matched, table, fields)
+            _deletes(con, matched, table, fields, abilities if desired.has_former else None)
         records += count(con, f"FROM {matched}")
         managed += count(con, f"FROM {matched} WHERE managed AND NOT protected")
         twins += _twins(con, matched)
         con.execute(f"DROP TABLE {matched}")
     _select(con, desired, table, abilities)
+    if desired.has_former:
+        _tie_renamed(con, table, abilities)
     counts = dict.fromkeys(("create", "update", "delete"), 0)
     counts |= dict(con.execute(f"SELECT action, count(*) FROM {table} GROUP BY action").fetchall())
     counts |= _row_counts(con, desired)
@@ -239,9 +252,10 @@ def _buckets(
     fields: Sequence[Field],
     abilities: Abilities,
     spool: Spool | None,
+    sent: Path | None,
 ) -> Iterator[tuple[Desired, str]]:
     """Both sides, bucket by bucket: (desired side, SELECT of the existing side)."""
-    source = _existing_sql(existing, fields, desired, _kept(abilities))
+    source = _existing_sql(existing, fields, desired, _kept(abilities), sent, abilities)
     if spool is None or spool.buckets < 2:
         yield desired, source
         return
@@ -291,13 +305,20 @@ def _spooled(con: duckdb.DuckDBPyConnection, select: str, folder: Path) -> Calla
 
 
 def _existing_sql(
-    existing: Existing, fields: Sequence[Field], desired: Desired, keep: Sequence[str]
+    existing: Existing,
+    fields: Sequence[Field],
+    desired: Desired,
+    keep: Sequence[str],
+    sent: Path | None,
+    abilities: Abilities,
 ) -> str:
     """SELECT of the existing records: k0…, id, protected, managed, f0…, keep0…"""
     wanted: dict[str, str] = dict.fromkeys(existing.key, "VARCHAR")
     wanted[existing.id] = "JSON"
     names = list(desired.payload)
     for f in fields:
+        if f.is_hidden:
+            continue
         known = wanted.setdefault(names[f.index], f.raw)
         if known != f.raw:
             wanted[names[f.index]] = "JSON"
@@ -321,17 +342,30 @@ def _existing_sql(
     select.append(f"({' OR '.join(flags)}) AS protected")
     owned = [_is_one(read(key, "JSON"), of) for key, of in existing.managed.items()]
     select.append(f"({' AND '.join(owned) or 'true'}) AS managed")
-    select += [f"{read(names[f.index], f.raw)} AS f{f.index}" for f in fields]
+    select += [
+        f"(__sent ->> {literal(pointer(f.name))}) AS f{f.index}"
+        if f.is_hidden else f"{read(names[f.index], f.raw)} AS f{f.index}"
+        for f in fields
+    ]  # fmt: skip
     select += [f"{read(key, 'JSON')} AS keep{i}" for i, key in enumerate(keep)]
     if not existing.files:
         nulls = ", ".join(f"NULL::{type_} AS {name(key)}" for key, type_ in wanted.items())
+        nulls += ", NULL::JSON AS __sent"
         return f"SELECT {', '.join(select)} FROM (SELECT {nulls} WHERE false)"
     columns = ", ".join(f"{literal(key)}: {literal(type_)}" for key, type_ in wanted.items())
     files = literal([str(file) for file in existing.files])
-    return (
-        f"SELECT {', '.join(select)} FROM read_json({files}, columns={{{columns}}}, "
+    source = (
+        f"read_json({files}, columns={{{columns}}}, "
         f"format='newline_delimited', maximum_object_size={MAX_RECORD_BYTES})"
     )
+    if sent is not None and any(f.is_hidden for f in fields):
+        fold = (lambda sql: f"lower({sql})") if abilities.caseless_key else (lambda sql: sql)
+        key = ", ".join(fold(read(part, "VARCHAR")) for part in existing.key)
+        source += (
+            f" LEFT JOIN read_json({literal(str(sent))}, columns={{'__key': 'VARCHAR[]', "
+            f"'__sent': 'JSON'}}, format='newline_delimited') ON __key = [{key}]"
+        )
+    return f"SELECT {', '.join(select)} FROM {source}"
 
 
 def _is_one(value: str, of: Sequence[Any]) -> str:
@@ -506,10 +540,63 @@ def _may_prune(con: duckdb.DuckDBPyConnection, desired: Desired, abilities: Abil
     return True
 
 
+def _renames(
+    con: duckdb.DuckDBPyConnection, desired: Desired, existing: Existing, abilities: Abilities
+) -> None:
+    """Find rows whose record still has the key from before. Leaves the table `renamed`:
+
+    rid · old VARCHAR[] · fresh BOOLEAN (there is no record with the new key)
+    """
+    fold = (lambda sql: f"lower({sql})") if abilities.caseless_key else (lambda sql: sql)
+    there = "SELECT NULL::VARCHAR[] AS key WHERE false"
+    if existing.files:
+        columns = ", ".join(f"{literal(part)}: 'VARCHAR'" for part in existing.key)
+        key = ", ".join(fold(name(part)) for part in existing.key)
+        files = literal([str(file) for file in existing.files])
+        there = (
+            f"SELECT [{key}] AS key FROM read_json({files}, columns={{{columns}}}, "
+            f"format='newline_delimited', maximum_object_size={MAX_RECORD_BYTES})"
+        )
+    own = ", ".join(f"d.k{i}" for i in range(len(desired.key)))
+    con.execute(
+        f"CREATE OR REPLACE TEMP TABLE renamed AS WITH there AS MATERIALIZED ({there}) "
+        "SELECT d.rid, d._row, d._key, d.former AS old, "
+        f"[{own}] NOT IN (SELECT key FROM there) AS fresh FROM {desired.relation} d "
+        "WHERE d.former IS NOT NULL AND d.former IN (SELECT key FROM there)"
+    )
+    if abilities.rename != "report":
+        return
+    con.execute("CREATE OR REPLACE TEMP TABLE to_rename AS FROM renamed WHERE fresh AND rid NOT IN "
+                f"(SELECT rid FROM blocked_{desired.section})")  # fmt: skip
+    withhold(con, desired, "to_rename", "true", "DS-KEY-RENAMED",
+             "'the record ' || array_to_string(c.old, ' / ') || ' has another key now: ' || "
+             "array_to_string(c._key, ' / ')",
+             "rename it in the target, or choose another apply.rename")  # fmt: skip
+
+
+def _tie_renamed(con: duckdb.DuckDBPyConnection, table: str, abilities: Abilities) -> None:
+    """An old record goes only after the one with the new key has come."""
+    con.execute(
+        f"UPDATE {table} AS c SET needs = [json_array({literal(abilities.resource)}, n.key)] "
+        f"FROM renamed r JOIN {table} n ON n.rid = r.rid AND n.action = 'create' "
+        "WHERE c.action = 'delete' AND list_transform(c.key, lambda _x_: "
+        f"{'lower(_x_)' if abilities.caseless_key else '_x_'}) = r.old"
+    )
+
+
 def _deletes(
-    con: duckdb.DuckDBPyConnection, matched: str, table: str, fields: Sequence[Field]
+    con: duckdb.DuckDBPyConnection,
+    matched: str,
+    table: str,
+    fields: Sequence[Field],
+    renaming: Abilities | None,
 ) -> None:
     """Prune: what exists and is not wanted, unless it is protected or cannot be told apart."""
+    kept = ""
+    if renaming is not None and renaming.rename != "create_then_delete":
+        fold = "lower(_x_)" if renaming.caseless_key else "_x_"
+        key = f"list_transform(m.ekey, lambda _x_: {fold})"
+        kept = f" AND {key} NOT IN (SELECT old FROM renamed)"
     before = _object({f.name: ("true", f.shown.replace("e.f", "m.old[1].f")) for f in fields})
     con.execute(
         f"INSERT INTO {table} SELECT 0, 'delete', NULL, NULL, m.ekey, m.id, []::VARCHAR[], "
@@ -517,7 +604,7 @@ def _deletes(
         f"FROM {matched} m WHERE m.rid IS NULL AND NOT m.protected AND m.managed "
         "AND len(list_filter(m.ekey, lambda _x_: _x_ IS NULL)) = 0 AND m.id IS NOT NULL "
         f"AND m.ekey NOT IN (SELECT ekey FROM {matched} WHERE rid IS NULL "
-        "GROUP BY ekey HAVING count(*) > 1)"
+        f"GROUP BY ekey HAVING count(*) > 1){kept}"
     )
 
 

@@ -59,7 +59,8 @@ def arrange(
     while True:
         con.execute(
             "CREATE OR REPLACE TEMP TABLE ties AS SELECT c.rid AS child, p.rid AS parent "
-            f"FROM (SELECT c.rid, unnest({own})::VARCHAR AS need FROM {table} c) c LEFT JOIN "
+            f"FROM (SELECT c.rid, unnest({own})::VARCHAR AS need FROM {table} c "
+            "WHERE c.action <> 'delete') c LEFT JOIN "
             f"(SELECT rid, {made} AS made FROM {table} WHERE action = 'create') p "
             "ON p.made = c.need"
         )

@@ -125,6 +125,8 @@ class Tally:
     warn: int = 0
     columns: Mapping[str, str] = field(default_factory=dict)
     """payload field -> its SQL type: what it takes to compare the changes once more"""
+    synonyms: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    """payload field -> names (lower case, trimmed) and the one that stands for them"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -42,6 +42,8 @@ class Field:
     """SQL of the existing value as JSON"""
     condition: str
     """SQL: is it compared at all in this row?"""
+    is_hidden: bool = False
+    """the existing side is what we sent last, not what the API shows"""
 
     @property
     def always(self) -> bool:
@@ -102,6 +104,31 @@ def fields(
             )
         )
     return result
+
+
+def hidden(desired: Desired, key: str, salt: str) -> Field:
+    """A field that the API never shows, compared by the digest of what was sent last.
+
+    Where nothing was sent yet that we know of, it is not compared.
+    """
+    index = list(desired.payload).index(key)
+    column = Column(f"d.p{index}", desired.payload[key].type)
+    text = f"{column.sql}::VARCHAR"
+    if "JSON" in column.type or column.type.endswith("[]") or column.type.startswith("STRUCT"):
+        text = f"to_json({column.sql})::VARCHAR"
+    return Field(
+        name=key,
+        index=index,
+        column=column,
+        desired=f"sha256({literal(salt)} || coalesce({text}, 'null'))",
+        existing=f"e.f{index}",
+        unread="false",
+        alike="false",
+        raw="VARCHAR",
+        shown="'\"(another value, sent before)\"'::JSON",
+        condition=f"e.f{index} IS NOT NULL",
+        is_hidden=True,
+    )
 
 
 def _same(sql: str, synonyms: Mapping[str, str]) -> str:

@@ -130,10 +130,19 @@ class Listing:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Sent:
+    """What earlier runs have sent in fields that are never shown; see `registry.recall`."""
+
+    file: Path
+    salt: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Inputs:
     """What `gather` found. Each listing was fetched once, however many profiles use it."""
 
     listings: Mapping[Spot, Listing] = field(default_factory=dict)
+    sent: Mapping[Spot, Sent] = field(default_factory=dict)
     misses: int = 0
     """inventories that the cache was asked for in vain"""
 
@@ -268,6 +277,7 @@ async def plan(
     engine: Engine = _PLAIN,
     approvals: Approvals | None = None,
     history: Histories | None = None,
+    sent: Mapping[Spot, Sent] | None = None,
     on_event: Listen = _silent,
 ) -> Plan:
     """Gather and decide. Sources are opened first: a missing file is told before any call.
@@ -303,6 +313,7 @@ async def plan(
         keeping=keeping,
         on_event=on_event,
     )
+    inputs = replace(inputs, sent=sent or {})
     decided = await asyncio.to_thread(
         decide, jobs, inputs, workdir=workdir, engine=engine, on_event=on_event
     )
@@ -541,6 +552,7 @@ def _first(faults: BaseExceptionGroup[BaseException]) -> BaseException:
 def _files(jobs: Sequence[Job], inputs: Inputs) -> list[Path]:
     """All files that the decision rests on."""
     files = [listing.file for listing in inputs.listings.values() if listing.file]
+    files += [one.file for one in inputs.sent.values()]
     for job in jobs:
         with _placed(job):
             files += _source_files(job)
@@ -788,6 +800,7 @@ class _Work:
             rows=mapped.rows,
             existing=compared.existing,
             columns=compared.columns,
+            synonyms=compared.synonyms,
             **dict(compared.counts),
         )
         return section, tally, measures
@@ -865,6 +878,8 @@ class _Work:
                 may_create=able.create is not None and "create" in able.allowed,
             ) if ties else None,
         )  # fmt: skip
+        synonyms = self._synonyms(con, job, scope)
+        sent = self.inputs.sent.get((job.connection, job.resource, scope.name))
         compared = diff.compare(
             con,
             wanted,
@@ -872,7 +887,8 @@ class _Work:
             diff=profile.diff,
             abilities=able,
             omit_empty=profile.omit_empty,
-            synonyms=self._synonyms(con, job, scope),
+            synonyms=synonyms,
+            sent=(sent.file, sent.salt) if sent else None,
             spool=diff.Spool(
                 folder=self.workdir / "spool",
                 buckets=database.bucket_count(con, [job.base / mapped.source.file, file]),
@@ -889,7 +905,7 @@ class _Work:
                 id_part=key.index(job.facts.id) if job.facts.id in key else None,
             )
             compared = hierarchy.arrange(con, wanted, compared, bound)
-        return wanted, compared
+        return wanted, replace(compared, synonyms=synonyms)
 
     def _creates(self, job: Job, scope: Scope, lookup: str) -> str | None:
         """The table of changes of the profile that writes what a lookup joins."""
@@ -970,6 +986,8 @@ def abilities(job: Job) -> Abilities:
         caseless_key=facts.caseless_key,
         only=actions.only,
         limit=actions.limit,
+        rename=own.rename,
+        resource=job.resource,
         create_if={field: _listed(value) for field, value in own.create_if.items()},
     )
 
@@ -1086,6 +1104,9 @@ def input_facts(
     for (connection, resource, scope), listing in inputs.listings.items():
         at = f"{resource}@{scope}" if scope else resource
         facts[f"listing {connection} {at}"] = listing.digest()
+    for (connection, resource, scope), known in inputs.sent.items():
+        at = f"{resource}@{scope}" if scope else resource
+        facts[f"sent {connection} {at}"] = hashlib.sha256(known.file.read_bytes()).hexdigest()
     return dict(sorted(facts.items()))
 
 

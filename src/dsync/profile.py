@@ -268,6 +268,11 @@ class Identity(Model):
     duplicates: Literal["withhold", "first"] = Field(
         "withhold", description="rows that share a key: none of them counts, or the first one does"
     )
+    formerly: list[str] = Field(
+        [],
+        description="fields with the key that the record had before, one for each key field: see "
+        "`apply.rename`",
+    )
     without_key: Literal["stop", "ignore"] = Field(
         "stop",
         description="a row with a blank key may be any record, so nothing is deleted (stop), or it "
@@ -324,6 +329,12 @@ class Apply(Model):
     create: bool = True
     update: bool = True
     delete: bool = Field(False, description="prune: delete what is not desired")
+    rename: Literal["report", "create_and_keep", "create_then_delete"] = Field(
+        "report",
+        description="what is done where a record has the key of `identity.formerly`: nothing, as "
+        "it is renamed by hand; a new one, beside the old one; or a new one, and the old one is "
+        "deleted after it, where deletes are allowed",
+    )
     create_if: dict[str, Values] = Field(
         {},
         description="payload field -> values: a row with another value is as wanted where there "

@@ -13,11 +13,13 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import itertools
 import os
+import secrets
 import socket
 import sqlite3
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -118,7 +120,15 @@ CREATE TABLE IF NOT EXISTS rows (
     profile TEXT NOT NULL, scope TEXT NOT NULL, number INTEGER NOT NULL,
     PRIMARY KEY (profile, scope)
 ) STRICT;
+CREATE TABLE IF NOT EXISTS salt (salt TEXT NOT NULL) STRICT;
+CREATE TABLE IF NOT EXISTS sent (
+    resource TEXT NOT NULL, scope TEXT NOT NULL, key TEXT NOT NULL, field TEXT NOT NULL,
+    digest TEXT NOT NULL, PRIMARY KEY (resource, scope, key, field)
+) STRICT;
 """
+
+SentKey = tuple[str, str, tuple[str, ...]]
+"""resource, scope, key of a record (folded where the API's keys have no case)"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -186,6 +196,69 @@ def finish(
             "INSERT INTO rows VALUES (?, ?, ?) ON CONFLICT DO UPDATE SET number = excluded.number",
             [(profile, scope, number) for (profile, scope), number in (rows or {}).items()],
         )
+
+
+# --- what was sent and cannot be read -------------------------------------------------------------
+
+
+def remember(
+    state: Path, target: str, sent: Iterable[tuple[SentKey, Mapping[str, Any] | None]]
+) -> None:
+    """Keep what was sent in fields that the API never shows; None: the record is deleted.
+
+    Kept are digests with a salt of this target, never the values. Raises: StorageFault.
+    """
+    with _database(_registry(state, target)) as db:
+        salt = _salt(db)
+        for (resource, scope, key), fields in sent:
+            spot = (resource, scope, msgspec.json.encode(key).decode())
+            if fields is None:
+                db.execute("DELETE FROM sent WHERE (resource, scope, key) = (?, ?, ?)", spot)
+            db.executemany(
+                "INSERT INTO sent VALUES (?, ?, ?, ?, ?) "
+                "ON CONFLICT DO UPDATE SET digest = excluded.digest",
+                [
+                    (*spot, field, sent_digest(salt, value))
+                    for field, value in (fields or {}).items()
+                ],
+            )
+
+
+def recall(state: Path, target: str, resource: str, scope: str, file: Path) -> str | None:
+    """Write what `remember` knows of a resource to `file`; gives the salt, None: nothing is known.
+
+    A line of JSON for each record: `__key` its key, `__sent` field -> digest. Raises: StorageFault.
+    """
+    path = _registry(state, target)
+    if not path.exists():
+        return None
+    with _database(path) as db, guarded(file):
+        rows = db.execute(
+            "SELECT key, field, digest FROM sent WHERE (resource, scope) = (?, ?) "
+            "ORDER BY key, field", (resource, scope),
+        )  # fmt: skip
+        with file.open("wb") as out:
+            for key, fields in itertools.groupby(rows, key=lambda row: row[0]):
+                line = {"__key": msgspec.json.decode(key), "__sent": {f: d for _, f, d in fields}}
+                out.write(msgspec.json.encode(line) + b"\n")
+        return _salt(db) if file.stat().st_size else None
+
+
+def sent_digest(salt: str, value: Any) -> str:
+    """The digest of a value, as the kernel makes it too: SHA-256 of the salt and the text."""
+    if isinstance(value, bool):
+        value = str(value).lower()
+    text = value if isinstance(value, str) else msgspec.json.encode(value).decode()
+    return hashlib.sha256((salt + text).encode()).hexdigest()
+
+
+def _salt(db: sqlite3.Connection) -> str:
+    found = db.execute("SELECT salt FROM salt").fetchall()
+    if found:
+        return str(found[0][0])
+    salt = secrets.token_hex(16)
+    db.execute("INSERT INTO salt VALUES (?)", (salt,))
+    return salt
 
 
 def _registry(state: Path, target: str) -> Path:

@@ -20,7 +20,7 @@ from typing import Any
 import msgspec
 import structlog
 
-from dsync import applying, outcomes, registry, safety, settling
+from dsync import applying, outcomes, planning, registry, safety, settling
 from dsync import project as projects
 from dsync.calls import CALLS_FILE, Recorder
 from dsync.errors import Invalid, Locked, Refused, Stale, Unsettled, UsageFault
@@ -109,6 +109,25 @@ def history(project: Project, lanes: Mapping[projects.Lane, projects.Spot]) -> P
     """What earlier runs left on these targets. Raises: StorageFault."""
     found = {spot.id: registry.past(project.state, spot.id) for spot in set(lanes.values())}
     return {lane: found[spot.id] for lane, spot in lanes.items()}
+
+
+def sent(
+    project: Project, jobs: Iterable[planning.Job], workdir: Path
+) -> dict[planning.Spot, planning.Sent]:
+    """What earlier runs have sent in fields that are never shown. Raises: StorageFault."""
+    jobs = [job for job in jobs
+            if not set(job.facts.write_only).isdisjoint(job.profile.profile.payload)]  # fmt: skip
+    found: dict[planning.Spot, planning.Sent] = {}
+    lanes = projects.lanes_of_jobs(jobs)
+    for job in jobs:
+        for scope in job.scopes:
+            spot = (job.connection, job.resource, scope.name)
+            file = workdir / f"sent_{len(found)}.ndjson"
+            target = lanes[job.connection, scope.name].id
+            salt = registry.recall(project.state, target, job.resource, scope.name, file)
+            if salt is not None:
+                found[spot] = planning.Sent(file=file, salt=salt)
+    return found
 
 
 def check_settled(project: Project, pasts: Pasts, *, but: str = "", alone: bool = False) -> None:
@@ -241,9 +260,9 @@ def _work(
         except BaseException:
             # The journal knows what was sent; and the first error is the one to tell.
             with contextlib.suppress(Exception):
-                _close_up(project, lanes, book)
+                _close_up(project, targets, lanes, book)
             raise
-        _close_up(project, lanes, book)
+        _close_up(project, targets, lanes, book)
 
 
 async def _apply(
@@ -308,6 +327,7 @@ def reader(
             for target in targets
         },
         columns={(tally.profile, tally.scope): tally.columns for tally in plan.tallies},
+        synonyms={(tally.profile, tally.scope): tally.synonyms for tally in plan.tallies},
         connectors=connectors,
         workdir=workdir,
         engine=projects.engine(project, ask),
@@ -315,7 +335,10 @@ def reader(
 
 
 def _close_up(
-    project: Project, lanes: Mapping[projects.Lane, projects.Spot], book: Journal
+    project: Project,
+    targets: Sequence[Target],
+    lanes: Mapping[projects.Lane, projects.Spot],
+    book: Journal,
 ) -> None:
     """Write the report, and tell the registry what is left."""
     run = outcomes.result(book.plan, book)
@@ -326,6 +349,8 @@ def _close_up(
     clear = not book.unsettled()
     has_read = run.exit_code in (0, 4) and not book.plan.undoes
     for lane, spot in lanes.items():
+        if sent := list(_sent(targets, lane, book)):
+            registry.remember(project.state, spot.id, sent)
         tallies = [t for t in book.plan.tallies if _lane(book.plan, t.profile, t.scope) == lane]
         registry.finish(
             project.state, spot.id, book.run_id, clear=clear,
@@ -335,6 +360,35 @@ def _close_up(
     book.drop_room()
     with contextlib.suppress(OSError):
         (book.folder / "now").rmdir()
+
+
+def _sent(
+    targets: Sequence[Target], lane: projects.Lane, book: Journal
+) -> Iterator[tuple[registry.SentKey, Mapping[str, Any] | None]]:
+    """What the run has sent to this lane in fields that are never shown."""
+    facts = {
+        target.profile.name: resource
+        for target in targets
+        if (resource := target.system.system.resources.get(target.resource)) is not None
+        and not set(resource.write_only).isdisjoint(target.profile.profile.payload)
+    }
+    if not facts:
+        return
+    for change in book.plan.changes():
+        resource = facts.get(change.profile)
+        if resource is None or _lane(book.plan, change.profile, change.scope) != lane:
+            continue
+        known = book.state(op_id(book.run_id, change))
+        if known is None or known.state != "acked":
+            continue
+        key = tuple(p.lower() for p in change.key) if resource.caseless_key else change.key
+        spot = (change.resource, change.scope, key)
+        payload = change.payload or {}
+        hidden = {name: payload[name] for name in resource.write_only if name in payload}
+        if change.action == "delete":
+            yield spot, None
+        elif hidden:
+            yield spot, hidden
 
 
 def keep_reports(project: Project, book: Journal, run: RunResult) -> None:
@@ -405,7 +459,7 @@ def resolve(
                 op_id(run_id, change), known.attempt, outcome, msgspec.json.encode(told).decode()
             )
             book.append(record)
-            _close_up(project, lanes, book)
+            _close_up(project, targets, lanes, book)
     return change
 
 

@@ -33,6 +33,8 @@ if TYPE_CHECKING:
     from dsync.database import Engine
     from dsync.planning import Job
 
+Synonyms = Mapping[str, Mapping[str, str]]
+
 State = Literal["before", "after", "absent", "other", "many"]
 
 
@@ -50,10 +52,11 @@ class Now:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reader:
-    """Reads records back. `jobs` are by name of profile, `columns` by profile and scope."""
+    """Reads records back. `jobs` are by name of profile, the others by profile and scope."""
 
     jobs: Mapping[str, Job]
     columns: Mapping[tuple[str, str], Mapping[str, str]]
+    synonyms: Mapping[tuple[str, str], Synonyms] = field(default_factory=dict)
     connectors: Mapping[str, Connector]
     workdir: Path
     engine: Engine = field(default_factory=database.Engine)
@@ -82,7 +85,8 @@ class Reader:
                         for c in changes]  # fmt: skip
             assert listing.file is not None  # noqa: S101 - `spool` has written it
             columns = self.columns.get((profile, scope.name), {})
-            return compare(changes, listing.file, job, columns, folder, self.engine)
+            same = self.synonyms.get((profile, scope.name), {})
+            return compare(changes, listing.file, job, columns, folder, self.engine, same)
 
     def _folder(self) -> Path:
         try:
@@ -108,6 +112,7 @@ def compare(
     columns: Mapping[str, str],
     workdir: Path,
     engine: Engine,
+    synonyms: Synonyms | None = None,
 ) -> list[Now]:
     """How each of these changes of one profile and scope stands.
 
@@ -117,14 +122,15 @@ def compare(
     holders = _holders(changes, listing, job)
     single = [number for number, ids in enumerate(holders) if len(ids) == 1]
     differing = _differences([changes[n] for n in single], single, listing, job, columns,
-                             workdir, engine) if single else {}  # fmt: skip
+                             workdir, engine, synonyms or {}) if single else {}  # fmt: skip
+    hidden = frozenset(job.facts.write_only)
     return [
-        _now(change, ids, differing.get(number))
+        _now(change, ids, differing.get(number), hidden)
         for number, (change, ids) in enumerate(zip(changes, holders, strict=True))
     ]
 
 
-def _now(change: Change, ids: Sequence[Any], found: _Found | None) -> Now:
+def _now(change: Change, ids: Sequence[Any], found: _Found | None, hidden: frozenset[str]) -> Now:
     if not ids:
         return Now(state="absent")
     if len(ids) > 1:
@@ -136,10 +142,13 @@ def _now(change: Change, ids: Sequence[Any], found: _Found | None) -> Now:
     planned = set(change.fields) if change.action == "update" else set(change.payload or {})
     differing = [] if found is None else sorted(planned & set(found.fields))
     if not differing:
-        return Now(state="after", id=id_, ids=(id_,))
+        # Nobody can see whether a field that is never shown is as wanted.
+        is_unseen = change.action == "update" and not hidden.isdisjoint(change.fields)
+        return Now(state="before" if is_unseen else "after", id=id_, ids=(id_,))
     before, payload = change.before or {}, change.payload or {}
     untouched = change.action == "update" and found is not None and all(
-        name in found.before and _same(found.before[name], before.get(name)) for name in planned
+        name in found.before and _same(found.before[name], before.get(name))
+        for name in planned - hidden
     )  # fmt: skip
     if untouched and found is not None:
         # A call that carries the whole record would write over what was changed beside it.
@@ -205,6 +214,7 @@ def _differences(
     columns: Mapping[str, str],
     workdir: Path,
     engine: Engine,
+    synonyms: Synonyms,
 ) -> dict[int, _Found]:
     """Number of the change -> the change that comes out now, where one does."""
     from dsync import diff, findings
@@ -246,6 +256,7 @@ def _differences(
             diff=job.profile.profile.diff,
             abilities=able,
             omit_empty=job.profile.profile.omit_empty,
+            synonyms=synonyms,
         )
         rows = con.execute(
             f"SELECT action, _row, id::VARCHAR, fields, before::VARCHAR FROM {compared.table} "

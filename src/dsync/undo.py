@@ -720,9 +720,10 @@ class _Work:
             counts["warn"] += 1
             self._note(group, _new_ids(group, again), None)
         rows = sum(counts[name] for name in ("create", "update", "unchanged", "skip", "error"))
+        numbers: dict[str, Any] = {**counts}
         tally = Tally(
             profile=group.job.profile.name, system=group.tally.system, resource=group.job.resource,
-            scope=group.scope.name, rows=rows, existing=existing, columns=group.columns, **counts,
+            scope=group.scope.name, rows=rows, existing=existing, columns=group.columns, **numbers,
         )  # fmt: skip
         self.tallies.append(tally)
 
