@@ -605,6 +605,8 @@ def _note_bad_cells(
         made = f"SELECT made FROM {_MARKED} WHERE row = {row}" if trace else f"{row}"
         found = f"FROM {mapped.table} t WHERE {mapped.row} IN ({made})"
         hint = "correct the cell, let Excel calculate the sheet, and save it"
+        if code.startswith("DS-DB-"):
+            hint = "correct the value in the database, or leave it out in the statement"
         findings.note(
             con, mapped, mapped.section, source=found, severity="error", code=code,
             message=literal(text), field=fields.get(header), hint=hint, place=place,

@@ -298,7 +298,7 @@ def _adbc(asked: Asked) -> Iterator[Rows]:
     try:
         con = dbapi.connect(_conninfo(settings), autocommit=True)
     except Error as error:
-        raise _unreached(database, _host(settings), str(error)) from None
+        raise _unreached(database, _host(settings), str(error), began) from None
     try:
         # Errors amid the rows come through Arrow, and are of no class of their own.
         with _translated(Exception, told), con.cursor() as cursor:
@@ -364,7 +364,7 @@ def _psycopg(asked: Asked) -> Iterator[Rows]:
     try:
         con = psycopg.connect(_conninfo(settings))
     except psycopg.Error as error:
-        raise _unreached(database, _host(settings), str(error)) from None
+        raise _unreached(database, _host(settings), str(error), began) from None
     try:
         # A cursor of the server's: else all rows would lie here at once.
         cursor = psycopg.RawServerCursor(con, "dsync")
@@ -428,7 +428,8 @@ def _mssql(asked: Asked) -> Iterator[Rows]:
     except driver.Error as error:
         if missing := _missing_libraries("ltdl", "krb5", "gssapi_krb5"):
             raise _not_loaded("mssql_python", f"it needs {', '.join(missing)}", database) from None
-        raise _unreached(database, (address.host, address.port or 1433), str(error)) from None
+        at = (address.host, address.port or 1433)
+        raise _unreached(database, at, str(error), began) from None
     try:
         with _translated(driver.Error, told):
             con.autocommit = False  # what is left of the transaction is rolled back below
@@ -613,11 +614,17 @@ def _no_entry(database: Database, text: str) -> Unauthorized:
     )
 
 
-def _unreached(database: Database, at: tuple[str, int], text: str) -> DsyncError:
-    """A connection that failed: does nobody listen there, or are we not let in?
+def _unreached(
+    database: Database, at: tuple[str, int], text: str, began: float | None = None
+) -> DsyncError:
+    """A connection that failed: does nobody listen or answer there, or are we not let in?
 
-    Drivers tell both in the same way; a look at the port tells them apart.
+    Drivers tell all in the same way; the time since `began` and a look at the port tell them apart.
     """
+    # libpq waits for two seconds at least.
+    patience_s = max(2, round(database.connect_timeout_s)) * 0.9
+    if began is not None and time.monotonic() - began >= patience_s:
+        return _down(database, text)
     host, port = at
     try:
         if host.startswith("/"):
