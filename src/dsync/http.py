@@ -483,10 +483,18 @@ def _failure(error: Exception, what: str, sent: bool) -> Unavailable:
             hint="check the base URL, DNS, firewall and that the server is up",
         )
     if isinstance(error, httpx2.TimeoutException | TimeoutError):
-        return Unclear(f"{what}: no whole answer in time", code="DS-HTTP-TIMEOUT")
+        return Unclear(
+            f"{what}: no whole answer in time",
+            code="DS-HTTP-TIMEOUT",
+            hint="see whether the server is slow or overloaded; `timeout_s` of the connection",
+        )
     if isinstance(error, httpx2.DecodingError):
         return Unclear(f"{what}: the answer is packed badly", code="DS-HTTP-ENCODING", again=False)
-    return Unclear(f"{what}: the connection broke ({_words(error)})", code="DS-HTTP-LOST")
+    return Unclear(
+        f"{what}: the connection broke ({_words(error)})",
+        code="DS-HTTP-LOST",
+        hint="try again; if it stays so, see the server, and any proxy on the way",
+    )
 
 
 def _words(error: Exception) -> str:
