@@ -366,6 +366,19 @@ def test_old_sessions_of_ours_go(api: Any, tmp_path: Path, monkeypatch: pytest.M
     assert list(api.state()["databases"]["cdp"]) == ["yotpo_customers"]
 
 
+def test_a_session_that_stays(api: Any, tmp_path: Path) -> None:
+    """A load whose session cannot be deleted is a success; the next load deletes it."""
+    api.faults([{"match": {"path": "bulk_import/delete"}, "fault": "forbidden"}])
+    loaded(site(tmp_path / "first", api.url), load(run_id="first"), PARTS)
+    assert list(api.state()["sessions"]) == ["dsync_first_yotpo_customers"]
+    api.faults([])
+    for run in ("second", "third"):
+        loaded(site(tmp_path / run, api.url), load(run_id=run), PARTS)
+    assert api.state()["sessions"] == {}
+    assert rows_of(api)["count"] == 3 * 57
+    assert len([c for c in api.ledger() if "show/dsync_first" in c["path"]]) < 20
+
+
 def test_nothing_to_load(api: Any, tmp_path: Path) -> None:
     """No rows are no session to commit; a replace leaves an empty table."""
     api.seed({"rows": {"cdp.yotpo_customers": [{"json_response": "{}", "time": NOW}]}})
@@ -524,6 +537,14 @@ def test_throttled(api: Any, tmp_path: Path) -> None:
     api.faults([{"match": {"every": 7}, "fault": "too_many", "when": "before", "retry_after": 0}])
     loaded(site(tmp_path / "run", api.url), load(), PARTS)
     assert rows_of(api)["count"] == 57
+
+
+def test_an_api_that_is_down(api: Any, tmp_path: Path) -> None:
+    """A fault of the server that lasts is told as one, whichever call meets it."""
+    for number, path in enumerate(("table/show", "upload_part", "freeze", "commit")):
+        api.faults([{"match": {"path": path}, "fault": "status", "when": "before", "status": 503}])
+        with pytest.raises(Unavailable, match="DS-TD-DOWN"):
+            loaded(site(tmp_path / str(number), api.url), load(run_id=f"r{number}"), PARTS)
 
 
 def test_a_part_that_is_refused(api: Any, tmp_path: Path) -> None:

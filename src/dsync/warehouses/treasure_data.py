@@ -83,6 +83,8 @@ class _State(msgspec.Struct, kw_only=True):
     """`old` and `new` as they looked before the swap was asked for"""
     swapped: bool = False
     loaded: Loaded | None = None
+    left: bool = False
+    """all is done, but the session could not be deleted"""
 
 
 class _Session(msgspec.Struct, kw_only=True):
@@ -312,6 +314,8 @@ class TreasureData:
                 )
                 return
             except Declined as fault:
+                if fault.status >= 500:
+                    raise
                 session = await self._show()
                 if session is None or session.table is None:
                     if not last:
@@ -365,7 +369,7 @@ class TreasureData:
         if state.mode == "replace":
             await self._replace(rows)
         loaded = Loaded(rows=rows, before=state.before)
-        await self._delete_session(state.session, kindly=True)
+        state.left = not await self._went(state.session)
         state.loaded = loaded
         await self._save()
         return loaded
@@ -697,29 +701,32 @@ class TreasureData:
     async def _clean(self) -> None:
         """Delete sessions that earlier loads of this project have left in this table."""
         ours = self._known()
-        earlier = await asyncio.to_thread(_earlier, self._site.folder)
-        for state in earlier:
+        for file, state in await asyncio.to_thread(_earlier, self._site.folder):
             same = (state.database, state.table) == (ours.database, ours.table)
-            if not same or state.session == ours.session or state.loaded or state.commit_asked:
+            open_ = state.loaded is None and not state.commit_asked
+            if not same or state.session == ours.session or not (open_ or state.left):
                 continue
-            try:
-                await self._delete_session(state.session)
-                for name in state.new_tables:
-                    await self._delete_table(name)
-            except (Unavailable, Unauthorized) as fault:
-                _log.warning("an old session stays", session=state.session, why=fault.code)
+            if await self._went(state.session, *(state.new_tables if open_ else ())) and state.left:
+                state.left = False
+                await asyncio.to_thread(_write, file, msgspec.json.encode(state))
 
-    async def _delete_session(self, name: str, *, kindly: bool = False) -> None:
+    async def _delete_session(self, name: str) -> None:
         async def done() -> bool:
             return await self._calls.see("bulk_import/show/{session}", session=name) is None
 
+        if not await done():
+            await self._calls.make("bulk_import/delete/{session}", done=done, session=name)
+
+    async def _went(self, session: str, *tables: str) -> bool:
+        """Delete what nobody needs; where that fails no load does: the next one tries again."""
         try:
-            if not await done():
-                await self._calls.make("bulk_import/delete/{session}", done=done, session=name)
+            await self._delete_session(session)
+            for name in tables:
+                await self._delete_table(name)
         except (Unavailable, Unauthorized) as fault:
-            if not kindly:
-                raise
-            _log.warning("a session that is committed stays", session=name, why=fault.code)
+            _log.warning("a session stays that nobody needs", session=session, why=fault.code)
+            return False
+        return True
 
     # ---- looks ---------------------------------------------------------------------------------
 
@@ -906,13 +913,16 @@ def _forget(file: Path) -> None:
         file.unlink(missing_ok=True)
 
 
-def _earlier(folder: Path) -> list[_State]:
-    """What other runs beside ours know, that nobody has touched for a day."""
+def _earlier(folder: Path) -> list[tuple[Path, _State]]:
+    """What other runs beside ours know: of loads untouched for a day, and of sessions left."""
     found = []
     for file in folder.parent.glob(f"*/{STATE_FILE}"):
         try:
-            if file.parent != folder and time.time() - file.stat().st_mtime > STALE_S:
-                found.append(msgspec.json.decode(file.read_bytes(), type=_State))
+            state = msgspec.json.decode(file.read_bytes(), type=_State)
+            if file.parent != folder and (
+                state.left or time.time() - file.stat().st_mtime > STALE_S
+            ):
+                found.append((file, state))
         except (OSError, msgspec.DecodeError):
             continue
     return found

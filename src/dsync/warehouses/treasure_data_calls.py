@@ -46,12 +46,8 @@ _AGAIN = frozenset({408, 500, 502, 503, 504})
 class Declined(Unavailable):
     """The API said no, and the effect is not there. `status` is what it said no with."""
 
-    def __init__(self, message: str, *, status: int) -> None:
-        super().__init__(
-            message,
-            code="DS-TD-REFUSED",
-            hint="see what it says; when that is mended, `dsync resume` goes on",
-        )
+    def __init__(self, message: str, *, code: str, hint: str, status: int) -> None:
+        super().__init__(message, code=code, hint=hint)
         self.status = status
 
 
@@ -235,8 +231,20 @@ class Calls:
         await self._pace.wait(wait_s)
 
     def _declined(self, answer: Answer) -> Declined:
-        return Declined(f"{answer.what}: status {answer.status}, {_said(answer)}",
-                        status=answer.status)  # fmt: skip
+        said = f"{answer.what}: status {answer.status}, {_said(answer)}"
+        if answer.status >= 500:
+            return Declined(
+                said,
+                code="DS-TD-DOWN",
+                hint="Treasure Data has a fault; `dsync resume` goes on when it is over",
+                status=answer.status,
+            )
+        return Declined(
+            said,
+            code="DS-TD-REFUSED",
+            hint="see what it says; when that is mended, `dsync resume` goes on",
+            status=answer.status,
+        )
 
     def _unauthorized(self, answer: Answer) -> Unauthorized:
         if answer.status == 401:
