@@ -406,6 +406,10 @@ def test_documented_profiles_are_clean(tmp_path: Path) -> None:
         "    {key: [name], list: {path: c}, create: {path: c}, delete: {path: 'c/{id}'}}\n"
         "  groups: {key: [name], list: {path: g}}\n"
     )
+    (tmp_path / "crm.yml").write_text(
+        "version: 1\nsystem: crm\nresources:\n"
+        "  users: {key: [mail], list: {path: u}, create: {path: u}}\n"
+    )
     count = 0
     for page in (ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))):
         for block in re.findall(
@@ -414,7 +418,9 @@ def test_documented_profiles_are_clean(tmp_path: Path) -> None:
             count += 1
             (tmp_path / f"p{count}.yml").write_text(block, encoding="utf-8")
     assert count >= 3
-    assert lint.text(lint.lint([tmp_path], strict=True)) == ""
+    # The statements that these profiles name are in no project.
+    told = [one for one in lint.lint([tmp_path], strict=True) if one.code != "DS-LINT-043"]
+    assert lint.text(told) == ""
 
 
 # --- schemas --------------------------------------------------------------------------------------

@@ -258,3 +258,15 @@ def test_a_mail_that_changes(tmp_path: Path, n2f: emulators.Emulator, how: str) 
     if how == "create_then_delete":
         calls = [c for c in erp.calls() if c[0] == "DELETE" or c[1].endswith("/users")]
         assert ("DELETE", "/users/same.user%40example.org", 204) in calls
+
+
+def test_leavers_first(tmp_path: Path, n2f: emulators.Emulator) -> None:
+    """With `deletes: first` accounts go before anything else is written."""
+    erp = project(tmp_path, n2f)
+    (erp.folder / "profiles").mkdir()
+    (erp.folder / "profiles" / "people.yml").write_text(
+        "version: 1\nextends: n2f/users\nresource: people\napply: {deletes: first}\n"
+    )
+    erp.run("apply", "people", "--delete", "--yes", code=4)
+    writes = [c[0] for c in erp.calls() if c[0] != "GET" and c[1] != "/auth"]
+    assert writes == ["DELETE", *["POST"] * 6]

@@ -505,7 +505,7 @@ def test_write_only_that_was_not_sent(tmp_path: Path, emulator: Emulator) -> Non
     shop = Shop(tmp_path / "project", emulator, update=PATCH, **more)
     shop.apply(row("up", secret="s"))
     before = shop.shape()
-    run = shop.apply(row("up", 2, secret="t"))
+    run = shop.apply(row("up", 2, secret="s"))
     assert shop.coverage(run) == "1 of 1 operations restorable"
     shop.undone(run)
     assert shop.shape() == before

@@ -462,7 +462,7 @@ def _updates(
                   "'needs an update, and updates are off'", "allow updates")  # fmt: skip
         return
     edits = "c.edits"
-    shown = {f.name: f.shown.replace("e.f", "c.f") for f in fields}
+    shown = {f.name: f.shown.replace("e.f", "c.f") for f in fields if not f.is_hidden}
     before = _object({k: (f"list_contains({edits}, {literal(k)})", v) for k, v in shown.items()})
     parts = {
         f.name: (f"list_contains({edits}, {literal(f.name)})", _as_json(f.column)) for f in fields
@@ -597,7 +597,8 @@ def _deletes(
         fold = "lower(_x_)" if renaming.caseless_key else "_x_"
         key = f"list_transform(m.ekey, lambda _x_: {fold})"
         kept = f" AND {key} NOT IN (SELECT old FROM renamed)"
-    before = _object({f.name: ("true", f.shown.replace("e.f", "m.old[1].f")) for f in fields})
+    shown = {f.name: f.shown for f in fields if not f.is_hidden}
+    before = _object({k: ("true", v.replace("e.f", "m.old[1].f")) for k, v in shown.items()})
     con.execute(
         f"INSERT INTO {table} SELECT 0, 'delete', NULL, NULL, m.ekey, m.id, []::VARCHAR[], "
         f"[]::JSON[], {before}, NULL, NULL "

@@ -125,7 +125,7 @@ def hidden(desired: Desired, key: str, salt: str) -> Field:
         unread="false",
         alike="false",
         raw="VARCHAR",
-        shown="'\"(another value, sent before)\"'::JSON",
+        shown="NULL::JSON",
         condition=f"e.f{index} IS NOT NULL",
         is_hidden=True,
     )

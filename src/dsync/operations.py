@@ -9,13 +9,14 @@ A level is a profile's distance from those that rely on nothing:
     level 2   ProcessingPolicy -----+                  create, update: wave 2
                                                        deletes: waves 3, 4, 5, from the bottom up
 
-A level whose rows rely on each other has a wave for each depth (`hierarchy`).
+A level whose rows rely on each other has a wave for each depth (`hierarchy`). A profile may have
+its deletes first, before wave 0.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -44,6 +45,8 @@ class Section:
     changes: str | None
     depth: int = 0
     """the greatest of the column `depth` of its changes; 0: there is no such column"""
+    deletes_first: bool = False
+    """deletes come before all creates and updates, but for those that rely on a create"""
 
 
 def levels(needs: Mapping[str, Iterable[str]]) -> dict[str, int]:
@@ -77,8 +80,6 @@ def write_body(con: duckdb.DuckDBPyConnection, sections: Sequence[Section], body
 
     The order depends on the inputs alone: wave, then scope and profile as given, then row.
     """
-    top = max((section.level for section in sections), default=0)
-    waves = _waves(sections, top)
     digest = sha256()
     with body.open("wb") as out:
 
@@ -89,18 +90,9 @@ def write_body(con: duckdb.DuckDBPyConnection, sections: Sequence[Section], body
                 digest.update(lines)
                 out.write(lines)
 
-        for level in range(top + 1):
-            here = [one for one in sections if one.level == level and one.changes is not None]
-            for wave in waves[level]:
-                for section in here:
-                    depth = wave - waves[level].start
-                    if depth <= section.depth and _any(con, section, False, depth):
-                        append(*_changes(section, wave, False, depth))
-        for level in range(top, -1, -1):
-            for section in sections:
-                here_too = section.level == level and section.changes is not None
-                if here_too and _any(con, section, True, None):
-                    append(*_changes(section, waves[-1].stop + top - level, True, None))
+        for part in _parts(sections):
+            if _any(con, part):
+                append(*_changes(part))
         for section in sections:
             if con.execute(
                 f"SELECT count(*) FROM findings WHERE section = {section.number}"
@@ -112,36 +104,63 @@ def write_body(con: duckdb.DuckDBPyConnection, sections: Sequence[Section], body
 _BATCH = 8192
 
 
-def _waves(sections: Sequence[Section], top: int) -> list[range]:
-    """The waves of each level's creates and updates: one for each depth."""
-    waves: list[range] = []
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Part:
+    """Changes of a section that belong to one wave."""
+
+    section: Section
+    wave: int
+    where: str
+    order: str = "ord"
+
+    @property
+    def rows(self) -> str:
+        return f"{self.section.changes} WHERE {self.where}"
+
+
+def _parts(sections: Sequence[Section]) -> Iterator[_Part]:
+    """All parts of a plan, in the order of their waves."""
+    made = [section for section in sections if section.changes is not None]
+    top = max((section.level for section in sections), default=0)
+    wave = 0
+    if any(section.deletes_first for section in made):
+        for level in range(top, -1, -1):
+            for section in made:
+                if section.level == level and section.deletes_first:
+                    where = "action = 'delete' AND len(needs) = 0"
+                    yield _Part(section=section, wave=wave, where=where, order="key, id")
+            wave += 1
     for level in range(top + 1):
-        start = waves[-1].stop if waves else 0
         deepest = max((one.depth for one in sections if one.level == level), default=0)
-        waves.append(range(start, start + deepest + 1))
-    return waves
+        for depth in range(deepest + 1):
+            for section in made:
+                if section.level == level and depth <= section.depth:
+                    where = "action <> 'delete'"
+                    where += f" AND depth = {depth}" if section.depth else ""
+                    yield _Part(section=section, wave=wave, where=where)
+            wave += 1
+    for level in range(top, -1, -1):
+        for section in made:
+            if section.level == level:
+                where = "action = 'delete'" + (" AND len(needs) > 0" * section.deletes_first)
+                yield _Part(section=section, wave=wave, where=where, order="key, id")
+        wave += 1
 
 
-def _rows(section: Section, deletes: bool, depth: int | None) -> str:
-    rows = f"{section.changes} WHERE action {'=' if deletes else '<>'} 'delete'"
-    return rows if depth is None or not section.depth else f"{rows} AND depth = {depth}"
-
-
-def _any(
-    con: duckdb.DuckDBPyConnection, section: Section, deletes: bool, depth: int | None
-) -> bool:
-    found = con.execute(f"SELECT count(*) FROM {_rows(section, deletes, depth)}").fetchall()
+def _any(con: duckdb.DuckDBPyConnection, part: _Part) -> bool:
+    found = con.execute(f"SELECT count(*) FROM {part.rows}").fetchall()
     return bool(found[0][0])
 
 
-def _changes(section: Section, wave: int, deletes: bool, depth: int | None) -> tuple[str, str, str]:
-    """(SQL of a line, the rows, their order) of a section's changes."""
+def _changes(part: _Part) -> tuple[str, str, str]:
+    """(SQL of a line, the rows, their order) of some changes."""
+    section = part.section
     head = _constants(
         profile=section.profile,
         system=section.system,
         resource=section.resource,
         scope=section.scope,
-        wave=wave,
+        wave=part.wave,
     )
     line = (
         f"""'{{"kind":"change","action":"' || action || '",' || {literal(head)}"""
@@ -154,8 +173,7 @@ def _changes(section: Section, wave: int, deletes: bool, depth: int | None) -> t
         """ || ',"after":' || coalesce(after::VARCHAR, 'null')"""
         """ || ',"payload":' || coalesce(payload::VARCHAR, 'null') || '}'"""
     )
-    order = "key, id" if deletes else "ord"
-    return line, _rows(section, deletes, depth), order
+    return line, part.rows, part.order
 
 
 def _findings(section: Section) -> tuple[str, str, str]:

@@ -711,6 +711,7 @@ class _Work:
                 scope=scope.name,
                 level=level,
                 changes=f"changes_{number}",
+                deletes_first=job.profile.profile.apply.deletes == "first",
             )
             todo.append((scope, section))
         if self.side_by_side and len(todo) > 1:

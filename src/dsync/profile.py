@@ -329,6 +329,9 @@ class Apply(Model):
     create: bool = True
     update: bool = True
     delete: bool = Field(False, description="prune: delete what is not desired")
+    deletes: Literal["last", "first"] = Field(
+        "last", description="when deletes are made; `first` serves leavers, where calls are few"
+    )
     rename: Literal["report", "create_and_keep", "create_then_delete"] = Field(
         "report",
         description="what is done where a record has the key of `identity.formerly`: nothing, as "

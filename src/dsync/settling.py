@@ -86,7 +86,10 @@ class Reader:
             assert listing.file is not None  # noqa: S101 - `spool` has written it
             columns = self.columns.get((profile, scope.name), {})
             same = self.synonyms.get((profile, scope.name), {})
-            return compare(changes, listing.file, job, columns, folder, self.engine, same)
+            return compare(
+                changes, listing.file, job, columns, folder, self.engine, same,
+                hidden=frozenset(job.facts.write_only),
+            )  # fmt: skip
 
     def _folder(self) -> Path:
         try:
@@ -113,17 +116,18 @@ def compare(
     workdir: Path,
     engine: Engine,
     synonyms: Synonyms | None = None,
+    hidden: frozenset[str] = frozenset(),
 ) -> list[Now]:
     """How each of these changes of one profile and scope stands.
 
     `listing` has all records of the resource as JSON lines, in the shape that is written.
-    References in payloads are filled already.
+    References in payloads are filled already. An update of `hidden` fields, which the API never
+    shows, cannot be told to be made already.
     """
     holders = _holders(changes, listing, job)
     single = [number for number, ids in enumerate(holders) if len(ids) == 1]
     differing = _differences([changes[n] for n in single], single, listing, job, columns,
                              workdir, engine, synonyms or {}) if single else {}  # fmt: skip
-    hidden = frozenset(job.facts.write_only)
     return [
         _now(change, ids, differing.get(number), hidden)
         for number, (change, ids) in enumerate(zip(changes, holders, strict=True))

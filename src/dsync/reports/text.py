@@ -120,7 +120,10 @@ def change_lines(change: Change) -> Iterator[str]:
             yield f"{name}: {_cut(value_text(value))}"
     elif change.action == "update":
         for name in change.fields:
-            for text in difference(before.get(name), after.get(name)):
+            if name not in before:
+                yield f"{name}: (never shown) -> {_cut(value_text(after.get(name)))}"
+                continue
+            for text in difference(before[name], after.get(name)):
                 yield f"{name}: {text}"
 
 
