@@ -71,7 +71,7 @@ class Maker:
         lines = ndjson.splitlines()
         if lines:
             # An API that writes its JSON without blanks does so in all of a page.
-            self._compact = len(msgspec.json.format(lines[0], indent=-1)) == len(lines[0])
+            self._compact = _compact(lines[0]) == lines[0]
         rows, keys = [], []
         columns, ways = self._columns, self._ways
         for line in lines:
@@ -156,7 +156,7 @@ class Maker:
 
     def _text(self, line: bytes) -> str:
         if not self._compact:
-            line = msgspec.json.format(line, indent=-1)
+            line = _compact(line)
         return line.decode()
 
 
@@ -191,6 +191,13 @@ def _key(found: Any, ways: Sequence[tuple[Callable[[Any], Any], bool]]) -> Key |
         high, low = _KEY.unpack(digest.digest())
         return high, low
     return None
+
+
+def _compact(line: bytes) -> bytes:
+    try:
+        return msgspec.json.format(line, indent=-1)
+    except msgspec.DecodeError:  # half a character
+        return _ascii_json(json.loads(line)).encode()
 
 
 # ---- texts and values ----------------------------------------------------------------------

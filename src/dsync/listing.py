@@ -6,7 +6,9 @@ other JMESPath costs a decode and an encode of each record.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import json
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -71,8 +73,11 @@ class Shape:
         paging: Paging | None = None,
         each: Each | None = None,
         beside: Mapping[str, Any] | None = None,
+        halves: bool = False,
     ) -> None:
-        """`beside` are fields that every record gets, from where it stands."""
+        """`beside` are fields that every record gets, from where it stands. With `halves` a text
+        may hold half a character (`\\ud83d` alone), which then stays an escape."""
+        self._halves = halves
         self._records, self._each, self._laid = records, each, beside or {}
         self._id = identity if each is None else each.id
         self._next = paging.next if paging else None
@@ -95,6 +100,8 @@ class Shape:
         Raises: ContractBreach DS-HTTP-* for bad JSON, DS-TGT-SHAPE for a list that is none.
         """
         body = answer.body.removeprefix(b"\xef\xbb\xbf")
+        if self._halves and (document := _with_halves(body)) is not None:
+            return self._read_decoded(document, answer, encode=_escaped_lines)
         if self._fast is None:
             return self._read_decoded(decode_json(body, what=answer.what), answer)
         if not self._checked_once:
@@ -120,7 +127,9 @@ class Shape:
             **self._beside(around),
         )
 
-    def _read_decoded(self, document: Any, answer: Answer) -> Batch:
+    def _read_decoded(
+        self, document: Any, answer: Answer, encode: Callable[[list[Any]], bytes] | None = None
+    ) -> Batch:
         records = search(self._records, document)
         if not isinstance(records, list) or not all(isinstance(r, dict) for r in records):
             self._fail(answer)
@@ -128,10 +137,10 @@ class Shape:
             records = [{**record, **self._laid} for record in records]
         inner = records if self._each is None else list(self._inside(records, answer))
         return Batch(
-            ndjson=_encoder.encode_lines(inner),
+            ndjson=(encode or _encoder.encode_lines)(inner),
             count=len(records),
             ids=[search(self._id, record) for record in records],
-            first=_encoder.encode(records[0]) if records else b"",
+            first=(encode or _encoder.encode_lines)(records[:1]),
             **self._beside(document),
         )
 
@@ -165,6 +174,25 @@ class Shape:
         )
 
 
+def _with_halves(body: bytes) -> Any:
+    """The document, if a text in it holds half a character and nothing else is wrong with it."""
+    if _SURROGATE.search(body) is None:
+        return None
+    with contextlib.suppress(msgspec.DecodeError):
+        msgspec.json.decode(body, type=msgspec.Raw)
+        return None  # all are whole
+    try:
+        return json.loads(body)
+    except (ValueError, RecursionError):
+        return None
+
+
+def _escaped_lines(records: list[Any]) -> bytes:
+    lines = (json.dumps(record, separators=(",", ":")) + "\n" for record in records)
+    return "".join(lines).encode("ascii")
+
+
+_SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 _encoder = msgspec.json.Encoder()
 _NO_BREAKS = bytes.maketrans(b"\n\r", b"  ")
 _PLAIN = re.compile(r"[A-Za-z_][A-Za-z0-9_]*(\.[A-Za-z_][A-Za-z0-9_]*)*")

@@ -35,9 +35,7 @@ from dsync.warehouses import Load, Loaded, Part, PartWriter, Warehouse
 
 _log = structlog.get_logger()
 
-PART_ROWS, PART_BYTES = 25_000, 24 << 20
 PAGES_AHEAD, PARTS_AHEAD, LANES = 2, 2, 2
-MARK_CHARS = 100
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,8 +94,6 @@ class Work:
     started: int
     stop: asyncio.Event
     on_progress: Listen
-    part_rows: int = PART_ROWS
-    part_bytes: int = PART_BYTES
 
 
 async def run(book: LoadBook, work: Work) -> Loaded:
@@ -326,8 +322,9 @@ class _Spool:
                 self._open().add(rows)
                 self._rows += len(rows)
             point("page.after")
-            full = self._rows >= self._work.part_rows or (
-                self._writer is not None and self._writer.bytes >= self._work.part_bytes
+            section = self._work.section
+            full = self._rows >= section.part_rows or (
+                self._writer is not None and self._writer.bytes >= section.part_mb * 1e6
             )
         return self._close(ended=False) if full else None
 

@@ -110,6 +110,10 @@ class LoadSection(Model):
     identity: list[JMESPath | Part] = Field([])
     columns: dict[str, Column] = Field(OLD_COLUMNS, min_length=1)
     since: Since | None = None
+    part_rows: int = Field(
+        25_000, gt=0, description="a part of the load ends at the page with its last row"
+    )
+    part_mb: float = Field(24, gt=0, description="or when it is so large, as its warehouse counts")
     empty: Literal["load", "refuse"] = Field(
         "load", description="what a source without records means in mode replace"
     )

@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import dataclasses
 import os
+import shutil
 import time
 from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -405,7 +406,9 @@ class _Listing:
             at = msgspec.convert(place["at"], Position | None)
         for scope in scopes:
             met = marks(scope.name) if at is not None else ()
-            pages = self._connector.fetch(self._resource, scope, at=at, met=met, query=self._query)
+            pages = self._connector.fetch(
+                self._resource, scope, at=at, met=met, query=self._query, halves=True
+            )
             at = None
             async with contextlib.aclosing(pages) as listing:
                 async for page in listing:
@@ -438,7 +441,9 @@ class _Table:
         engine = database.Engine(memory_limit=self._ask.memory_limit or "256MB", threads=1)
         work = self._folder / "source"
         with guarded(work):
-            work.mkdir(exist_ok=True)
+            # What a process has left that was killed is of no use.
+            shutil.rmtree(work, ignore_errors=True)
+            work.mkdir()
         question = projects.source_question(self._project, self._ask, self._loaded)
         answer = None
         if question is not None and override is None:
@@ -466,11 +471,12 @@ class _Table:
                         hint="begin a new load",
                     )
                 start = place["row"]
-            names = ", ".join(f'"{h.name.replace(chr(34), chr(34) * 2)}"' for h in table.headers)
+            fields = ", ".join(
+                f"{_identifier(h.name)} := {_identifier(h.name)}" for h in table.headers
+            )
             select = (
-                f'SELECT _row, to_json(s)::VARCHAR FROM (SELECT _row, {names} FROM "{table.name}" '
-                "WHERE _row > ? ORDER BY _row LIMIT ?) t, LATERAL (SELECT * EXCLUDE (_row) FROM "
-                "(SELECT t.*)) s"
+                f'SELECT _row, to_json(struct_pack({fields}))::VARCHAR FROM "{table.name}" '
+                "WHERE _row > ? ORDER BY _row LIMIT ?"
             )
             while rows := con.execute(select, [start, ROWS_A_PAGE]).fetchall():
                 rows.sort()
@@ -478,6 +484,10 @@ class _Table:
                 ndjson = "".join(f"{line}\n" for _, line in rows).encode()
                 page = Page(ndjson=ndjson, count=len(rows), total=table.rows)
                 yield loading.Read(page=page, place={"row": start, "digest": table.digest})
+
+
+def _identifier(name: str) -> str:
+    return '"' + name.replace('"', '""') + '"'
 
 
 async def _in_thread(items: Iterator[loading.Read]) -> AsyncGenerator[loading.Read]:

@@ -92,6 +92,7 @@ class Pace:
         limited = self._rate is not None or bool(limits.quotas)
         self._slots = SlotLog(shared, wall=wall()) if limited else None
         self._told = Told(limits.reset)
+        self._deaf = limits.headers == "ignore"
         self._factor = Factor(max(self._longest_s, 10.0))
         self._paused_until = float("-inf")
         self._cut_until = float("-inf")
@@ -264,6 +265,8 @@ class Pace:
 
     def heard(self, headers: Mapping[str, str], sent_at: datetime) -> None:
         """Heed what any answer says of the API's limits; it can only make us slower."""
+        if self._deaf:
+            return
         self._told.heard(headers, sent_at, self._clock())
         if self._told.policies and self._slots is None:
             # The answer was got, whatever becomes of the file: then it holds for us alone.

@@ -368,6 +368,11 @@ class Limits(Model):
     burst: int = Field(1, gt=0)
     quotas: list[Quota] = []
     time_zone: Annotated[str, AfterValidator(_time_zone)] = "UTC"
+    headers: Literal["heed", "ignore"] = Field(
+        "heed",
+        description="what RateLimit headers of answers are worth: `ignore` where the limits above "
+        "are exact and the headers only round them up; a 429 is heeded all the same",
+    )
     reset: Literal["seconds", "epoch"] | None = Field(
         None, description="what the API's X-RateLimit-Reset holds; without it those are not read"
     )

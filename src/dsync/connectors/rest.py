@@ -208,12 +208,14 @@ class Rest:
         at: Position | None = None,
         met: Sequence[str] = (),
         query: Mapping[str, str] | None = None,
+        halves: bool = False,
     ) -> AsyncGenerator[Page]:
         """All records of `resource` in this scope, page by page; see `connectors.Connector`.
 
         `at` is where an earlier process stopped (the last page's `after`), `met` the marks of all
         its pages; then only what follows is listed. `query` are further parameters of the listing;
-        where a cursor or link leads on, it remembers them.
+        where a cursor or link leads on, it remembers them. `halves`: texts may hold half a
+        character, for a reader that passes records on as they are.
 
         Raises: Invalid DS-CANNOT where the system file declares no `list`; Unavailable;
         ContractBreach (DS-PAGE-* where the listing is not proved complete); Unauthorized.
@@ -230,7 +232,9 @@ class Rest:
             if at is not None and number < at.call:
                 continue
             begin = at if at is not None and number == at.call else None
-            course = _Course(call=number, at=begin, met=met if begin else (), query=query)
+            course = _Course(
+                call=number, at=begin, met=met if begin else (), query=query, halves=halves
+            )
             one = self._listed(resource, how, declared, scope, course=course)
             if how.within is not None:
                 one = self._within(resource, how, declared, scope, how.within)
@@ -283,11 +287,12 @@ class Rest:
             yield shape.read(answer)
             return
         paging = how.paging or self._system.paging
-        shape = Shape(
-            records=how.records, identity=declared.id, paging=paging, each=how.each, beside=beside
-        )
-        walk = Walk(paging, f"{self._system.system} {resource} {scope.name}".rstrip())
         course = course or _Course()
+        shape = Shape(
+            records=how.records, identity=declared.id, paging=paging, each=how.each, beside=beside,
+            halves=course.halves,
+        )  # fmt: skip
+        walk = Walk(paging, f"{self._system.system} {resource} {scope.name}".rstrip())
         first = course.begin(walk) or walk.first()
         following: asyncio.Task[tuple[Batch, Answer] | None] | None = None
         try:
@@ -1252,12 +1257,13 @@ class _Course:
         at: Position | None = None,
         met: Sequence[str] = (),
         query: Mapping[str, str] | None = None,
+        halves: bool = False,
     ) -> None:
         """Without `call` it cannot be taken up again. `query` goes with the first page, and with
         all where pages are counted."""
         self._call, self.at, self._met = call, at, met
         self.query = query or {}
-        self.ended = False
+        self.ended, self.halves = False, halves
         self._after: Position | None = None
         self._marks: tuple[str, ...] = ()
 

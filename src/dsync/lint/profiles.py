@@ -9,7 +9,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from dsync import profile, system, yamlfile
+from dsync import loadprofile, profile, system, yamlfile
 from dsync.errors import DsyncError, Faults, Invalid
 from dsync.lint.codes import Diagnostic, Level, diagnose, diagnostic
 from dsync.lint.inventories import Inventories
@@ -40,6 +40,12 @@ def judge(path: Path, options: Options) -> Iterator[Diagnostic]:
         faults, warnings = profile.base_faults(path)
         yield from (diagnostic(fault, "profile", "ERROR") for fault in faults)
         yield from (diagnostic(fault, "profile", "WARN") for fault in warnings)
+        return
+    if loadprofile.is_load(path):
+        try:
+            loadprofile.load_file(path)
+        except DsyncError as error:
+            yield from diagnose(error)
         return
     try:
         loaded, faults = profile.judge_file(

@@ -141,8 +141,11 @@ def _fill(
 ) -> tuple[int | None, int]:
     """Rows before, and rows that came."""
     schema = load.database or "main"
-    table = f'"{schema}"."{load.table}"'
-    con.execute(f'CREATE SCHEMA IF NOT EXISTS "{schema}"').fetchall()
+    # The file's own name is a catalog, which a schema may be called like.
+    ((catalog,),) = con.execute("SELECT current_catalog()").fetchall()
+    where = f'"{catalog}"."{schema}"'
+    table = f'{where}."{load.table}"'
+    con.execute(f"CREATE SCHEMA IF NOT EXISTS {where}").fetchall()
     there: list[Any] = con.execute(
         "SELECT 1 FROM duckdb_tables() WHERE schema_name = ? AND table_name = ?",
         [schema, load.table],
