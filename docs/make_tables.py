@@ -48,8 +48,8 @@ def system() -> str:
 
     parts = []
     names = (
-        "System Auth Envelope Answers Limits Paging Jobs Poll Resource List Listed Each Write "
-        "Request"
+        "System Auth Envelope Answers Limits Paging Jobs Poll Resource List Listed Each Within "
+        "EmptyIf Write Request"
     )
     for name in names.split():
         model = getattr(module, name)

@@ -158,11 +158,20 @@ approvals = _group(
     click.option("--no-pause", is_flag=True, help="No pause before deletes on a terminal."),
 )  # fmt: skip
 
+_OLDER = {f"get_{name}": name for name in ("users", "companies", "roles", "userprofiles")}
+_OLDER["get_customaxes"] = "axes"
+
+
+def _inventories(_ctx: click.Context, _of: click.Parameter, names: tuple[str, ...]) -> Any:
+    """What an older tool calls by the functions that asked for it."""
+    return tuple(_OLDER.get(name, name) for name in names)
+
+
 cache = _group(
     _switch("cache", "Use inventories of earlier runs, where they are kept (default)."),
     click.option("--clear-cache", is_flag=True, help="Forget all of them first."),
     click.option(
-        "--invalidate-cache", multiple=True, metavar="PATTERN",
+        "--invalidate-cache", multiple=True, metavar="PATTERN", callback=_inventories,
         help="Forget those of this resource first, such as users or erp/*; repeatable.",
     ),
 )  # fmt: skip
