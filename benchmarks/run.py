@@ -123,7 +123,8 @@ def main() -> int:
     for rows in sizes:
         bench.compare(f"Plan of {rows:,} rows", rows, [SQL, PLAN, DIFFSYNC])
     fetch(bench, 10_000 if options.quick else 100_000)
-    apply(bench, ["--quick"] if options.quick else [])
+    beside(bench, "apply_cost.py", "--state", str(options.data), *["--quick"] * options.quick)
+    beside(bench, "n2f.py", *["--quick"] * options.quick)
     if options.full:
         limited = plan("dsync plan, 512 MB", *LIMITED)
         bench.compare("Plan of 10,000,000 rows", 10_000_000, [PLAN, limited, SQL], repeats=1)
@@ -141,13 +142,14 @@ def fetch(bench: Bench, rows: int) -> None:
         bench.compare(title, rows, [bare, dump])
 
 
-def apply(bench: Bench, options: Sequence[str]) -> None:
-    """Compares an apply with loops that make the same calls; `apply_cost.py` prints the tables."""
-    if bench.only and bench.only not in "apply":
+def beside(bench: Bench, script: str, *options: str) -> None:
+    """Runs a benchmark that prints and judges by itself: an apply's cost, an ERP's users."""
+    name = script.removesuffix(".py")
+    if bench.only and bench.only not in name:
         return
-    command = [PYTHON, str(HERE / "apply_cost.py"), "--state", str(bench.data), *options]
+    command = [PYTHON, str(HERE / script), *options]
     if subprocess.run(command, check=False).returncode:
-        bench.faults.append("apply")
+        bench.faults.append(name)
 
 
 @contextlib.contextmanager
