@@ -270,3 +270,21 @@ def test_leavers_first(tmp_path: Path, n2f: emulators.Emulator) -> None:
     erp.run("apply", "people", "--delete", "--yes", code=4)
     writes = [c[0] for c in erp.calls() if c[0] != "GET" and c[1] != "/auth"]
     assert writes == ["DELETE", *["POST"] * 6]
+
+
+def test_personal_fields_are_masked(tmp_path: Path, n2f: emulators.Emulator) -> None:
+    """The number of an employee is sent, and shown nowhere: no plan, report or log has it."""
+    erp = project(tmp_path, n2f)
+    number = "00000000104"
+    for form in ("table", "json", "md"):
+        told = erp.run("plan", "n2f/users", "--format", form)
+        assert "firstname" in told
+        assert number not in told
+    assert number not in erp.run("apply", "n2f/users", "--yes", code=4)
+    run = next((erp.folder / ".dsync" / "runs").iterdir())
+    assert number not in (run / "report.json").read_text()
+    for log in (erp.folder / "logs").rglob("*.log"):
+        assert number not in log.read_text()
+    sent = [c["body"].get("employeeNumber") for c in n2f.ledger() if c["path"].endswith("/users")
+            and c["method"] == "POST"]  # fmt: skip
+    assert number in sent

@@ -127,6 +127,8 @@ class Tally:
     """payload field -> its SQL type: what it takes to compare the changes once more"""
     synonyms: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     """payload field -> names (lower case, trimmed) and the one that stands for them"""
+    personal: tuple[str, ...] = ()
+    """payload fields whose values are masked wherever the plan is shown"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -802,6 +802,7 @@ class _Work:
             existing=compared.existing,
             columns=compared.columns,
             synonyms=compared.synonyms,
+            personal=tuple(job.profile.profile.personal),
             **dict(compared.counts),
         )
         return section, tally, measures

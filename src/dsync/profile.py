@@ -386,6 +386,9 @@ class Profile(Model):
     prechecks: list[Check] = []
     identity: Identity
     payload: dict[str, Any] = Field(min_length=1)
+    personal: list[str] = Field(
+        [], description="payload fields that are masked wherever a plan or a report is shown"
+    )
     omit_empty: list[str] = Field(
         [], description="payload fields that, when empty, are neither sent nor compared"
     )

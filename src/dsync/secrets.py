@@ -15,7 +15,7 @@ import base64
 import json
 import re
 import stat
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NoReturn
@@ -345,15 +345,17 @@ def _base64(text: str) -> str:
     return base64.b64encode(text.encode("utf-8")).decode("ascii")
 
 
-def veiled(values: Mapping[str, Any]) -> dict[str, Any]:
-    """The fields of a record for people to look at: those that are named like secrets are masked.
+def veiled(values: Mapping[str, Any], personal: Collection[str] = ()) -> dict[str, Any]:
+    """The fields of a record for people to look at: those that are named like secrets are masked,
+    and those that are `personal`.
 
     For output only; what is sent never passes here.
     """
     return {
-        name: MASK if _is_secret(name, item) else veiled(item) if isinstance(item, dict) else item
+        name: MASK if _is_secret(name, item) or (name in personal and item not in (None, ""))
+        else veiled(item) if isinstance(item, dict) else item
         for name, item in values.items()
-    }
+    }  # fmt: skip
 
 
 def _is_secret(key: Any, value: Any) -> bool:

@@ -18,7 +18,7 @@ import io
 import os
 import re
 import secrets
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from datetime import datetime
 from pathlib import Path
 from typing import Any, TextIO
@@ -56,7 +56,9 @@ def render_plan(
         "cache": plan.cache,
     }
     stream.write(_text(head)[:-1])
-    _array(stream, "changes", map(_plain, plan.changes()))
+    personal = {tally.profile: tally.personal for tally in plan.tallies}
+    changes = (_plain(change, personal.get(change.profile, ())) for change in plan.changes())
+    _array(stream, "changes", changes)
     _array(stream, "findings", map(_plain, plan.findings()))
     stream.write("}\n")
 
@@ -130,12 +132,14 @@ def _array(stream: TextIO, name: str, items: Iterable[Any]) -> None:
     stream.write("]")
 
 
-def _plain(value: Tally | Change | Finding | RowResult) -> dict[str, Any]:
+def _plain(
+    value: Tally | Change | Finding | RowResult, personal: Collection[str] = ()
+) -> dict[str, Any]:
     """Fields as they are named, references spelled out."""
     fields: dict[str, Any] = msgspec.to_builtins(value)
     for name in ("before", "after", "payload"):
         if fields.get(name):
-            fields[name] = references(veiled(fields[name]))
+            fields[name] = references(veiled(fields[name], personal))
     place = getattr(value, "place", None)
     if isinstance(place, Place):
         fields["place"]["text"] = str(place)

@@ -8,7 +8,7 @@ makes no links, mentions or formatting of them.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from typing import TextIO
 
 from dsync.model import Change, Finding, Plan, Tally, Verdict
@@ -112,7 +112,7 @@ def _section(section: Section) -> Iterator[str]:
     for number, change in enumerate(section.changes):
         if number == 0:
             yield "| | key | what |\n|---|---|---|\n"
-        yield _change(change)
+        yield _change(change, section.tally.personal)
     if section.more_changes:
         yield f"\n… {section.more_changes} more changes\n"
     if section.findings:
@@ -120,8 +120,8 @@ def _section(section: Section) -> Iterator[str]:
     yield from _findings(section)
 
 
-def _change(change: Change) -> str:
-    what = "<br>".join(code(line) for line in change_lines(change))
+def _change(change: Change, personal: Collection[str]) -> str:
+    what = "<br>".join(code(line) for line in change_lines(change, personal))
     return f"| {code(MARKS[change.action])} | {code(key_text(change.key))} | {what} |\n"
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import asdict
 from typing import Any, TextIO
 
@@ -97,7 +97,7 @@ def _section(section: Section, limit: int | None) -> Iterator[Line]:
     target = f"{tally.system}.{tally.resource}"
     yield "#", f"{tally.profile} -> {target}{scope}"
     for change in section.changes:
-        yield from _change(change)
+        yield from _change(change, tally.personal)
     if section.more_changes:
         yield "", f"  … {section.more_changes} more changes (only the first {limit} are shown)"
     yield from _findings(section)
@@ -105,18 +105,18 @@ def _section(section: Section, limit: int | None) -> Iterator[Line]:
     yield "", ""
 
 
-def _change(change: Change) -> Iterator[Line]:
+def _change(change: Change, personal: Collection[str]) -> Iterator[Line]:
     mark = MARKS[change.action]
     yield mark, f"  {mark} {key_text(change.key)}"
-    for text in change_lines(change):
+    for text in change_lines(change, personal):
         yield mark, f"      {text}"
 
 
-def change_lines(change: Change) -> Iterator[str]:
+def change_lines(change: Change, personal: Collection[str] = ()) -> Iterator[str]:
     """One line a field: of a create its value, of an update how it changes."""
-    before, after = veiled(change.before or {}), veiled(change.after or {})
+    before, after = veiled(change.before or {}, personal), veiled(change.after or {}, personal)
     if change.action == "create":
-        for name, value in (after or veiled(change.payload or {})).items():
+        for name, value in (after or veiled(change.payload or {}, personal)).items():
             yield f"{name}: {_cut(value_text(value))}"
     elif change.action == "update":
         for name in change.fields:
