@@ -19,6 +19,7 @@ import pytest
 import n2f_project
 import test_n2f
 from dsync import api, emulators
+from dsync.cli import main
 from dsync.errors import DsyncError
 from dsync.safety import Approvals
 from n2f_project import Erp, user, value
@@ -153,6 +154,26 @@ def test_active_values_only(erp: Erp) -> None:
     )
     changes, _ = erp.planned("projects")
     assert [change.key[2] for change in changes] == ["P1"]
+
+
+def test_a_new_project_says_what_is_next(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The steps that `dsync init` prints work as they stand: the plan of the example's rows."""
+    assert main(["init", str(tmp_path / "erp"), "--example", "n2f"]) == 0
+    steps = [line.strip() for line in capsys.readouterr().out.partition("next:")[2].splitlines()]
+    (export,) = [step for step in steps if step.startswith("export ")]
+    for word in export.split()[1:]:
+        monkeypatch.setenv(*word.partition("=")[::2])
+    (emulate,) = [step for step in steps if step.startswith("dsync emulate n2f ")]
+    (named,) = re.findall(r"--seed (\S+)", emulate)
+    seed = json.loads((tmp_path / "erp" / named).read_bytes())
+    with emulators.start("n2f", seed=seed) as emulator:
+        there = ["--project", str(tmp_path / "erp"), "--base-url"]
+        there.append(f"{emulator.url}{n2f_project.API}/")
+        assert "dsync plan n2f" in steps
+        assert main(["plan", "n2f", *there]) == 0
+    assert "+5 create  ~1 update" in capsys.readouterr().out
 
 
 # --- promises of section 6.2 ---------------------------------------------------------------------

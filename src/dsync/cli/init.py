@@ -14,8 +14,13 @@ EMULATORS = {
     None: "plain --port 8703",
     "director": "director --port 8701",
     "rest": "plain --port 8702",
+    "n2f": "n2f --port 8704 --seed data/n2f.json",
 }
 """example -> the emulator that its configuration names"""
+BEFORE = {"n2f": "export N2F_CLIENT_ID=demo-client N2F_CLIENT_SECRET=demo-secret"}
+"""example -> what its configuration wants of the environment"""
+PROFILES = {"n2f": "n2f"}
+"""example -> the shipped profiles that it uses; without any it has its own"""
 
 
 @click.command("init")
@@ -30,8 +35,12 @@ def command(folder: Path, example: str | None) -> int:
     for file in files:
         say(f"  {file.as_posix()}")
     emulator = EMULATORS.get(example)
-    steps = [f"cd {shlex.quote(str(folder))}", "dsync validate"]
+    names = f" {PROFILES[example]}" if example in PROFILES else ""
+    steps = [f"cd {shlex.quote(str(folder))}", f"dsync validate{names}"]
+    if example in BEFORE:
+        steps.append(BEFORE[example])
     if emulator:
         steps.append(f"dsync emulate {emulator} &")
-    say("\nnext:\n" + "\n".join(f"  {step}" for step in [*steps, "dsync plan", "dsync apply"]))
+    steps += [f"dsync plan{names}", f"dsync apply{names}"]
+    say("\nnext:\n" + "\n".join(f"  {step}" for step in steps))
     return 0
