@@ -156,6 +156,21 @@ def test_active_values_only(erp: Erp) -> None:
     assert [change.key[2] for change in changes] == ["P1"]
 
 
+def test_an_unknown_manager_withholds(erp: Erp) -> None:
+    """Where a profile says so, who names an unknown manager is an error; others go on."""
+    _put(erp, "n2f/users", _block("on_missing: error"))
+    erp.rows([user("a@example.org"), user("b@example.org", 2, Manager="who@example.org"),
+              user("c@example.org", 3, Manager="a@example.org")])  # fmt: skip
+    done = erp.apply("users")
+    assert done.rows["b@example.org",].status == "ERROR"
+    assert [body["mail"] for body in done.bodies()] == ["a@example.org", "c@example.org"]
+
+
+def test_all_of_the_page() -> None:
+    """Each profile of the page has a test here."""
+    assert len(BLOCKS) == Path(__file__).read_text(encoding="utf-8").count("_block(") - 2 - 1
+
+
 def test_a_new_project_says_what_is_next(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -357,15 +372,20 @@ def test_pages_are_read_whole(erp: Erp, total: int) -> None:
     assert len(pages) == len(set(pages))
 
 
-def test_a_key_twice_is_one_record(erp: Erp) -> None:
+@pytest.mark.parametrize("duplicates", ["first", "withhold"])
+def test_a_key_twice_is_one_record(erp: Erp, duplicates: str) -> None:
     """A key that is there twice in the ERP, and once in N2F, stands in nobody's way."""
+    base = "version: 1\nextends: n2f/users\nresource: users\n"
+    _put(erp, "n2f/users", f"{base}identity: {{duplicates: {duplicates}}}\n")
     erp.seed([user("a@example.org")])
     erp.rows([user("a@example.org"), user("A@example.org ", 2), user("b@example.org", 3)])
     done = erp.apply("users")
     assert done.run.exit_code == 4
-    assert sorted(one["mail"] for one in _state(erp)["users"]) == [
-        "a@example.org", "b@example.org"
-    ]  # fmt: skip
+    firsts = {one["mail"]: one["firstname"] for one in _state(erp)["users"]}
+    assert firsts == {"a@example.org": "First1", "b@example.org": "First3"}
+    with erp.plan("users", delete=True) as plan:
+        (tally,) = plan.tallies
+    assert (tally.existing, tally.delete, tally.error) == (2, 0, 1 if duplicates == "first" else 2)
 
 
 def test_older_names_of_inventories(tmp_path: Path) -> None:
