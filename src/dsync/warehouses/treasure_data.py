@@ -504,8 +504,8 @@ class TreasureData:
                 rows=0,
                 rejected=bad,
                 before=self._known().before,
-                note=f"nothing was committed; {kept} records in error are in {file.name}, and a later"
-                f" load deletes the session {session.name}",
+                note=f"nothing was committed; {kept} records in error are in {file.name}, and a"
+                f" later load deletes the session {session.name}",
             )
         if valid != rows or session.error_parts:
             raise ContractBreach(
