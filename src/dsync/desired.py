@@ -335,13 +335,13 @@ def _check(
         field = check.field
         if resolved is not None:
             field = lookups.used_field(resolved)
-        con.execute(
+        clause = "QUALIFY" if " OVER (" in condition else "WHERE"
+        made = con.execute(
             f"CREATE OR REPLACE TEMP TABLE offenders AS SELECT t.rid, {message} AS message "
-            f"FROM {relation} t QUALIFY {condition}"
-            if " OVER (" in condition
-            else f"CREATE OR REPLACE TEMP TABLE offenders AS SELECT t.rid, {message} AS message "
-            f"FROM {relation} t WHERE {condition}"
-        )
+            f"FROM {relation} t {clause} {condition}"
+        ).fetchall()
+        if made == [(0,)]:
+            continue
         findings.note(
             con, mapped, section,
             source=f"FROM offenders o JOIN {mapped.table} t ON t.rowid = o.rid",

@@ -276,6 +276,9 @@ def _note_misses(
     checked = {c.field for c in mapped.profile.prechecks if c.type.startswith("must_exist")}
     join = f"FROM {relation} r JOIN {mapped.table} t ON t.rowid = r.rid"
     for key, entry in entries.items():
+        flaws = (name("_ambiguous_" + key), name("_missing_" + key))
+        if not count(con, f"FROM {relation} r WHERE {' OR '.join(f'len({f}) > 0' for f in flaws)}"):
+            continue
         where = f"in {entry.from_}"
         field = used_field(entry)
         findings.note(
