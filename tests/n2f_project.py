@@ -6,6 +6,7 @@ import contextlib
 import importlib.util
 import re
 import sqlite3
+import sys
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,8 +34,6 @@ def sample() -> ModuleType:
     spec = importlib.util.spec_from_file_location("make_sample", EXAMPLE / "make_sample.py")
     assert spec is not None
     assert spec.loader is not None
-    import sys
-
     if "make_sample" not in sys.modules:
         sys.modules["make_sample"] = importlib.util.module_from_spec(spec)
         spec.loader.exec_module(sys.modules["make_sample"])

@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 from dsync import emulators
+from n2f_project import unlimited
 from postgres_server import Postgres, postgres
 
 __all__ = ["postgres"]
@@ -57,16 +58,6 @@ class Project:
             (call["method"], call["path"].removeprefix(API), call["status"])
             for call in self.emulator.ledger(since=since)
         ]
-
-
-def unlimited(folder: Path) -> None:
-    """A system file of the project's own without the quotas, which hold by the real clock."""
-    import dsync
-
-    shipped = Path(str(dsync.__file__)).parent / "systems" / "n2f.yml"
-    text = re.sub(r"  quotas:\n(    - .*\n)+", "", shipped.read_text())
-    (folder / "systems").mkdir(exist_ok=True)
-    (folder / "systems" / "n2f.yml").write_text(text)
 
 
 def project(tmp_path: Path, emulator: emulators.Emulator, *sample: str) -> Project:
