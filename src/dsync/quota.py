@@ -10,6 +10,7 @@ process that dies with a call under way leaves a slot that counts as long as tha
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import re
 import secrets
@@ -208,13 +209,17 @@ def _ends(
     left = float(calls) - min((allowed.calls for allowed in first), default=0.0)
     moment = begin
     while left > 0:
-        slowest = [a.per_s for a in (*calendar.in_force(kind, moment), rate) if a is not None]
-        if not slowest:
+        quotas = calendar.in_force(kind, moment)
+        slowest = min((*quotas, *([rate] if rate else [])), key=lambda a: a.per_s, default=None)
+        if slowest is None:
             return moment
         until = calendar.changes(moment)
-        able = (until - moment).total_seconds() * min(slowest)
+        able = (until - moment).total_seconds() * slowest.per_s
         if able >= left:
-            return moment + timedelta(seconds=left / min(slowest))
+            # A quota is used up at once, and comes back a window later; a rate flows.
+            if slowest is rate or moment != begin:
+                return moment + timedelta(seconds=left / slowest.per_s)
+            return moment + timedelta(seconds=math.ceil(left / slowest.calls) * slowest.window_s)
         left -= able
         moment = until
     return moment
