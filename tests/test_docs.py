@@ -5,7 +5,7 @@ Every fenced block carries a comment that says how it is tested:
     <!-- test: run -->         each line of bash is run in an empty folder, against a real emulator;
                                a comment `# 2` at its end is the exit code that is expected (else 0)
     <!-- test: make -->        the make targets exist
-    <!-- test: profile -->     the YAML is a profile; likewise `system` and `config`
+    <!-- test: profile -->     the YAML is a profile; likewise `load`, `system` and `config`
     <!-- test: yaml -->        it can be read as such; likewise `python`, `unit` and `crontab`
     <!-- test: output of C --> each line stands in what `dsync C` prints in the example project
 """
@@ -123,16 +123,19 @@ def test_make_targets() -> None:
 
 
 @pytest.mark.parametrize(
-    "block", [b for kind in ("profile", "system", "config") for b in _of(kind)], ids=str
+    "block", [b for kind in ("profile", "load", "system", "config") for b in _of(kind)], ids=str
 )
 def test_yaml(block: Block, tmp_path: Path) -> None:
     """The YAML of the documentation is accepted as written."""
-    from dsync import config, profile, system
+    from dsync import config, loadprofile, profile, system
 
     match block.how:
         case "profile":
             (tmp_path / "it.yml").write_text(block.text, encoding="utf-8")
             assert profile.load("it", search_paths=[tmp_path]).profile.version == 1
+        case "load":
+            (tmp_path / "it.yml").write_text(block.text, encoding="utf-8")
+            assert loadprofile.load("it", [tmp_path]).profile.version == 1
         case "system":
             (tmp_path / "shop.yml").write_text(block.text, encoding="utf-8")
             assert system.load("shop", [tmp_path]).system.resources

@@ -59,7 +59,6 @@ class Home:
 
     def __post_init__(self) -> None:
         (self.root / "profiles").mkdir(parents=True, exist_ok=True)
-        self.system("  quotas: [{read: 5/s}]", "  sequential: false")
         self.configure()
         self.profile()
 
@@ -68,6 +67,7 @@ class Home:
             "system": "yotpo",
             "base_url": f"{self.api.url}/core/v3/stores/demo-store",
             "credentials": {"secret": "${env:SECRET}"},
+            "limits": "none",
             **self.api_settings,
             **api,
         }
@@ -386,7 +386,7 @@ def test_too_many(home: Home, form: str) -> None:
 def test_the_allowed_rate(home: Home) -> None:
     """With five calls a second allowed, a load uses them all and is never refused."""
     home.api.switches({"store_rate_per_s": 5, "customers": 2000})
-    shutil.rmtree(home.root / "systems")
+    home.configure(limits="system")
     assert home.load().code == 0
     calls = home.api.ledger()
     assert {one["status"] for one in calls} == {200}

@@ -7,6 +7,7 @@ and counted.
 
 from __future__ import annotations
 
+import codecs
 import hashlib
 import json
 import math
@@ -29,7 +30,6 @@ Key = tuple[int, int]
 """96 bits of a digest of what tells a record from others"""
 
 _PLAIN = re.compile(r"[A-Za-z_][A-Za-z0-9_]*(\.[A-Za-z_][A-Za-z0-9_]*)*")
-_NOT_ASCII = re.compile(r"[^\x00-\x7f]")
 _LONE = re.compile(r"[\ud800-\udfff]")
 _KEY = struct.Struct("<qI")
 _LONG = 1 << 63
@@ -205,15 +205,18 @@ def _compact(line: bytes) -> bytes:
 
 def _ascii(text: str) -> str:
     """JSON text with all other letters as `\\uXXXX`; outside of texts JSON has none."""
-    return text if text.isascii() else _NOT_ASCII.sub(_escaped, text)
+    return text if text.isascii() else text.encode("ascii", "dsync.json").decode("ascii")
 
 
-def _escaped(match: re.Match[str]) -> str:
-    code = ord(match[0])
-    if code < 0x10000:
-        return f"\\u{code:04x}"
-    code -= 0x10000
-    return f"\\u{0xD800 | code >> 10:04x}\\u{0xDC00 | code & 0x3FF:04x}"
+def _escaped(error: UnicodeError) -> tuple[str, int]:
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    letters = error.object[error.start : error.end].encode("utf-16-be", "surrogatepass")
+    codes = struct.unpack(f">{len(letters) // 2}H", letters)
+    return "".join([f"\\u{code:04x}" for code in codes]), error.end
+
+
+codecs.register_error("dsync.json", _escaped)
 
 
 def _json(value: Any) -> str:

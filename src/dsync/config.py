@@ -67,6 +67,10 @@ class ConnectionEntry(Model):
     rate: Rate | None = Field(None, description="never faster than this, such as 5/s")
     burst: int | None = Field(None, gt=0)
     concurrency: int | None = Field(None, gt=0)
+    limits: Literal["system", "none"] = Field(
+        "system",
+        description="none: rate and quotas of the system file do not hold here, as for an emulator",
+    )
     job_timeout_s: float | None = Field(None, gt=0, description="longest wait for one job")
     job_interval_s: float | None = Field(None, gt=0, description="pause between two looks at it")
     scopes: Path | list[ScopeEntry] | None = Field(
@@ -218,6 +222,7 @@ class Connection:
     rate: str | None = None
     burst: int | None = None
     concurrency: int | None = None
+    limits: str = "system"
     job_timeout_s: float | None = None
     job_interval_s: float | None = None
     scopes: Path | tuple[Scope, ...] = ()
@@ -387,7 +392,7 @@ class Config:
             scopes_ = scopes or ()
         same = (
             "verify_tls", "ca_file", "timeout_s", "retries", "rate", "burst", "concurrency",
-            "job_timeout_s", "job_interval_s", "environment",
+            "limits", "job_timeout_s", "job_interval_s", "environment",
         )  # fmt: skip
         return Connection(
             name=name,

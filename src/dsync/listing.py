@@ -88,7 +88,8 @@ class Shape:
                 _compiled(expression)
         around = [e for e in (self._next, self._total) if e is not None]
         self._fast = _reader(around, records) if each is None and not beside else None
-        self._ids = _id_decoder(self._id)
+        # Where records may come twice nobody asks which they were.
+        self._ids = _no_ids if paging and paging.repeats else _id_decoder(self._id)
         self._checked_once = False
 
     def read(self, answer: Answer) -> Batch:
@@ -271,6 +272,16 @@ def _spread(node: Any, tree: Mapping[str, Any], around: dict[str, Any]) -> Any:
 
 
 Ids = Callable[[Sequence[msgspec.Raw]], Sequence[Any]]
+
+
+_AN_OBJECT = msgspec.json.Decoder(msgspec.defstruct("AnObject", []))
+
+
+def _no_ids(records: Sequence[msgspec.Raw]) -> Sequence[Any]:
+    """Only refuses (DecodeError) a first record that is no object."""
+    for record in records[:1]:
+        _AN_OBJECT.decode(record)
+    return ()
 
 
 def _id_decoder(expression: str) -> Ids:

@@ -202,29 +202,28 @@ class LoadBook:
 
         They are durable with the part that is closed next. Raises: StorageFault.
         """
+        # Two statements a page, each one step: every step of SQLite gives up the interpreter, and
+        # getting it back takes longer than the step.
         found: set[tuple[int, int]] = set()
         with guarded(self.folder):
             self._begin()
             for start in range(0, len(keys), _AT_ONCE):
                 some = dict(keys[start : start + _AT_ONCE])
-                places = ",".join(["(?,?)"] * len(some))
-                flat = [number for pair in some.items() for number in pair]
-                rows = self._db.execute(
-                    f"INSERT INTO seen VALUES {places} ON CONFLICT DO NOTHING RETURNING key", flat
+                places = ",".join("?" * len(some))
+                known = self._db.execute(
+                    f"SELECT key, more FROM seen WHERE key IN ({places})", list(some)
                 ).fetchall()
-                new = {key for (key,) in rows}
-                found |= {(key, some[key]) for key in new}
-                if len(new) < len(some):
-                    found |= self._unlike({k: m for k, m in some.items() if k not in new})
+                for key, more in known:
+                    if some[key] == more:
+                        del some[key]
+                if not some:
+                    continue
+                found.update(some.items())
+                pairs = ",".join(["(?,?)"] * len(some))
+                flat = [number for pair in some.items() for number in pair]
+                # Two records whose 64 bits are alike are one in 1e19: the second is not kept here.
+                self._db.execute(f"INSERT INTO seen VALUES {pairs} ON CONFLICT DO NOTHING", flat)
         return found
-
-    def _unlike(self, known: Mapping[int, int]) -> set[tuple[int, int]]:
-        """Keys whose 64 bits were seen with another rest: another record, one in 1e19."""
-        places = ",".join("?" * len(known))
-        rows = self._db.execute(
-            f"SELECT key, more FROM seen WHERE key IN ({places})", list(known)
-        ).fetchall()
-        return {(key, known[key]) for key, more in rows if known[key] != more}
 
     def close_part(self, part: Entry, after: After, marks: Sequence[tuple[str, str]]) -> None:
         """A part's file is on the disk; from now on it belongs to the load. Durable on return.

@@ -1,7 +1,11 @@
 """Loading: pages to rows, rows to parts on the disk, parts to a warehouse; then all of it at once.
 
-    fetch ──pages──▶ one thread: rows, doubles, part file, journal ──parts──▶ put ──▶ finish
-          (a few)                                                  (a few)
+    fetch ──page──▶ rows, doubles, part file ──▶ sync, journal ──parts──▶ put ──▶ finish
+      (one ahead)                               (in a thread)    (a few)
+
+A page is a millisecond of work, done between two calls of the loop: in a thread of its own it takes
+twice as long, for the two wait for each other at every step. Only what waits for the disk is done
+in a thread, and then no page is taken in.
 
 A page is durable only as a part, and a part ends at the end of a page. So whatever moment a process
 dies at, the next one drops the file that was being written, goes on at the position after the last
@@ -15,7 +19,7 @@ import asyncio
 import contextlib
 import hashlib
 import time
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import AsyncGenerator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
@@ -35,7 +39,7 @@ from dsync.warehouses import Load, Loaded, Part, PartWriter, Warehouse
 
 _log = structlog.get_logger()
 
-PAGES_AHEAD, PARTS_AHEAD, LANES = 2, 2, 2
+PARTS_AHEAD, LANES = 2, 2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -149,28 +153,25 @@ class _Flow:
 
     async def _read_pages(self) -> bool:
         work, spool = self._work, self._spool
-        under_way: deque[asyncio.Future[Entry | None]] = deque()
-        place = spool.after.place
-        marks = await self._do(spool.marks)
+        marks = spool.marks()
         stopped = False
-        pages = work.source.read(place, lambda scope: marks.get(scope, ()))
+        pages = work.source.read(spool.after.place, lambda scope: marks.get(scope, ()))
         async with contextlib.aclosing(pages) as reading:
             async for one in reading:
                 self._total = one.page.total if one.page.total is not None else self._total
-                under_way.append(self._start(spool.add, one))
-                while len(under_way) > PAGES_AHEAD:
-                    await self._pass_on(await under_way.popleft())
+                spool.add(one)
+                if spool.is_full:
+                    await self._close(ended=False)
+                work.on_progress(spool.progress(self._total))
                 if work.stop.is_set():
                     stopped = True
                     break
-        while under_way:
-            await self._pass_on(await under_way.popleft())
-        await self._pass_on(await self._do(spool.close, not stopped))
+        await self._close(ended=not stopped)
         return stopped
 
-    async def _pass_on(self, part: Entry | None) -> None:
-        self._work.on_progress(self._spool.progress(self._total))
-        if part is not None:
+    async def _close(self, *, ended: bool) -> None:
+        """The part that is open is whole. Waits where the warehouse is slow."""
+        if (part := await self._do(self._spool.close, ended)) is not None:
             await self._parts.put(part)
 
     async def _bring(self) -> None:
@@ -179,14 +180,11 @@ class _Flow:
             point("put.before")
             await self._work.warehouse.put(self._spool.part(entry))
             point("put.after")
-            await self._do(self._spool.brought, entry)
+            self._spool.brought(entry)
             self._work.on_progress(self._spool.progress(self._total))
 
-    def _start(self, call: Callable[..., Any], *args: Any) -> asyncio.Future[Any]:
-        return asyncio.get_running_loop().run_in_executor(self._thread, call, *args)
-
     async def _do(self, call: Callable[..., Any], *args: Any) -> Any:
-        return await self._start(call, *args)
+        return await asyncio.get_running_loop().run_in_executor(self._thread, call, *args)
 
 
 async def _finish(work: Work, spool: _Spool, thread: ThreadPoolExecutor) -> Loaded:
@@ -236,8 +234,8 @@ class _Counted:
 
 
 class _Spool:
-    """Rows to part files and journal. Lives in one thread; only `progress` and `part` may be called
-    from another."""
+    """Rows to part files and journal. While `close` runs in a thread, only `progress`, `part` and
+    `brought` may be called."""
 
     def __init__(self, book: LoadBook, work: Work) -> None:
         self._book, self._work = book, work
@@ -249,6 +247,7 @@ class _Spool:
         self._marks: list[tuple[str, str]] = []
         self._closed = time.monotonic()
         self._done = 0
+        self._brought: list[int] = []
         if not self._is_whole():
             book.forget()
         self.entries = book.parts
@@ -303,10 +302,8 @@ class _Spool:
             parts=len(self.entries), brought=self._done, total=total,
         )  # fmt: skip
 
-    # ---- in the thread -----------------------------------------------------------------------
-
-    def add(self, one: Read) -> Entry | None:
-        """Take in a page; gives the part that it has filled, if it has."""
+    def add(self, one: Read) -> None:
+        """Take in a page."""
         with guarded(self._folder):
             made = self._maker.make(one.page.ndjson)
             rows = self._fresh(made.rows, made.keys)
@@ -322,11 +319,13 @@ class _Spool:
                 self._open().add(rows)
                 self._rows += len(rows)
             point("page.after")
-            section = self._work.section
-            full = self._rows >= section.part_rows or (
-                self._writer is not None and self._writer.bytes >= section.part_mb * 1e6
-            )
-        return self._close(ended=False) if full else None
+
+    @property
+    def is_full(self) -> bool:
+        """Whether the open part is as large as it should be."""
+        section, writer = self._work.section, self._writer
+        large = writer is not None and writer.bytes >= section.part_mb * 1e6
+        return large or self._rows >= section.part_rows
 
     def _fresh(
         self, rows: list[tuple[Any, ...]], keys: Sequence[Key | None]
@@ -381,6 +380,7 @@ class _Spool:
                 number=number, name=name, file=file, rows=self._rows, sha256=sha256, bytes=size
             )
             self.after = self._after(ended=ended)
+            self._write_brought()
             self._book.close_part(entry, self.after, self._marks)
             point("part.after")
         self._rows, self._marks = 0, []
@@ -396,12 +396,17 @@ class _Spool:
         )  # fmt: skip
 
     def brought(self, entry: Entry) -> None:
-        """The warehouse has this part."""
-        self._book.brought(entry.number)
+        """The warehouse has this part; durable with what is written next."""
+        self._brought.append(entry.number)
         self._done += 1
+
+    def _write_brought(self) -> None:
+        while self._brought:
+            self._book.brought(self._brought.pop())
 
     def tell(self, kind: str) -> None:
         """An event."""
+        self._write_brought()
         self._book.tell(kind)
 
     def done(self, loaded: Loaded) -> None:

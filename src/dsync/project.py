@@ -851,8 +851,11 @@ def connect(
 
 
 def adjusted(loaded: LoadedSystem, connection: Connection) -> System:
-    """The system file's facts with what the connection says of jobs."""
+    """The system file's facts with what the connection says of jobs and limits."""
     system = loaded.system
+    if connection.limits == "none":
+        limits = system.limits.model_copy(update={"rate": None, "quotas": []})
+        system = system.model_copy(update={"limits": limits})
     changed = {
         "timeout_s": connection.job_timeout_s,
         "interval_s": connection.job_interval_s,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -11,7 +12,7 @@ import msgspec
 from dsync.warehouses import Site, Type, Value, Warehouse
 from dsync.warehouses._files import Files, Format
 
-_CHUNK = 1 << 20
+_CHUNK, _AT_ONCE = 1 << 20, 1 << 30
 
 
 def connect(site: Site) -> Warehouse:
@@ -43,15 +44,25 @@ class Writer:
 
 
 def join(files: Sequence[Path], to: Path, _columns: Mapping[str, Type]) -> int:
-    """See `Format`."""
-    count = 0
+    """See `Format`. The lines are counted once, in the new file."""
     with to.open("wb") as out:
         for file in files:
             with file.open("rb") as lines:
-                while chunk := lines.read(_CHUNK):
-                    out.write(chunk)
-                    count += chunk.count(b"\n")
-    return count
+                _copied(lines.fileno(), out.fileno())
+    return count_rows(to)
+
+
+def _copied(source: int, target: int) -> None:
+    """All bytes, within the kernel where it can."""
+    if hasattr(os, "copy_file_range"):
+        with contextlib.suppress(OSError):
+            while os.copy_file_range(source, target, _AT_ONCE):
+                pass
+    # Whatever it did not do, as between two file systems, is done here.
+    while chunk := os.read(source, _CHUNK):
+        written = 0
+        while written < len(chunk):
+            written += os.write(target, chunk[written:])
 
 
 def count_rows(file: Path) -> int:

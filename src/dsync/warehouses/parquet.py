@@ -21,8 +21,8 @@ from dsync.warehouses._files import Files, Format
 if TYPE_CHECKING:
     import duckdb
 
-MEMORY_LIMIT = "64MB"
-_GROUP_BYTES, _VECTOR, _GROUP_ROWS = 8 << 20, 2048, 122_880
+MEMORY_LIMIT = "48MB"
+_GROUP_BYTES, _VECTOR, _GROUP_ROWS = 4 << 20, 2048, 122_880
 SQL_TYPES: Mapping[str, str] = {
     "string": "VARCHAR", "json": "VARCHAR", "long": "BIGINT", "double": "DOUBLE",
     "boolean": "BOOLEAN",
