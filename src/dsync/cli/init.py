@@ -15,12 +15,18 @@ EMULATORS = {
     "director": "director --port 8701",
     "rest": "plain --port 8702",
     "n2f": "n2f --port 8704 --seed data/n2f.json",
+    "yotpo": "yotpo --port 8705 --switch customers=200000 --switch store_rate_per_s=0",
 }
 """example -> the emulator that its configuration names"""
-BEFORE = {"n2f": "export N2F_CLIENT_ID=demo-client N2F_CLIENT_SECRET=demo-secret"}
+BEFORE = {
+    "n2f": "export N2F_CLIENT_ID=demo-client N2F_CLIENT_SECRET=demo-secret",
+    "yotpo": "export YOTPO_CLIENT_SECRET=demo-secret",
+}
 """example -> what its configuration wants of the environment"""
-PROFILES = {"n2f": "n2f"}
+PROFILES = {"n2f": "n2f", "yotpo": "yotpo/customers"}
 """example -> the shipped profiles that it uses; without any it has its own"""
+LOADS = frozenset({"yotpo"})
+"""examples that fill a table, where there is nothing to plan"""
 
 
 @click.command("init")
@@ -41,6 +47,7 @@ def command(folder: Path, example: str | None) -> int:
         steps.append(BEFORE[example])
     if emulator:
         steps.append(f"dsync emulate {emulator} &")
-    steps += [f"dsync plan{names}", f"dsync apply{names}"]
+    verbs = ("load",) if example in LOADS else ("plan", "apply")
+    steps += [f"dsync {verb}{names}" for verb in verbs]
     say("\nnext:\n" + "\n".join(f"  {step}" for step in steps))
     return 0
