@@ -283,6 +283,16 @@ def test_odd_texts(home: Home) -> None:
         assert row["name"] == "".join("\ufffd" if 0xD800 <= ord(c) < 0xE000 else c for c in name)
 
 
+@pytest.mark.parametrize("kind", ["ndjson", "parquet"])
+def test_large_records(tmp_path: Path, api: Emulator, kind: str) -> None:
+    """Records of 200 kB, all of them, are no trouble."""
+    api.switches({"customers": 600, "record_bytes": 200_000})
+    home = Home(tmp_path, api, warehouse={"warehouse": kind, "path": "out"})
+    done = home.load()
+    assert done.code == 0, done.err
+    home.check_exact()
+
+
 def test_values_that_do_not_fit(home: Home) -> None:
     """A value that does not fit its column is null, and the report counts it."""
     columns = {

@@ -21,8 +21,9 @@ from dsync.warehouses._files import Files, Format
 if TYPE_CHECKING:
     import duckdb
 
-MEMORY_LIMIT = "48MB"
-_GROUP_BYTES, _VECTOR, _GROUP_ROWS = 4 << 20, 2048, 122_880
+MEMORY_LIMIT = "256MB"
+"""what one file may need at most, as with records of megabytes; most need a tenth of it"""
+_GROUP_BYTES, _LEAST_ROWS, _GROUP_ROWS = 4 << 20, 64, 122_880
 SQL_TYPES: Mapping[str, str] = {
     "string": "VARCHAR", "json": "VARCHAR", "long": "BIGINT", "double": "DOUBLE",
     "boolean": "BOOLEAN",
@@ -63,8 +64,8 @@ class Writer:
         self._send(batch)
 
     def _start(self, row_bytes: float) -> None:
-        rows = int(_GROUP_BYTES / max(1.0, row_bytes)) // _VECTOR * _VECTOR
-        rows = max(_VECTOR, min(rows, _GROUP_ROWS))
+        rows = int(_GROUP_BYTES / max(1.0, row_bytes))
+        rows = max(_LEAST_ROWS, min(rows, _GROUP_ROWS))
         self._thread = threading.Thread(target=self._write, args=(rows,), daemon=True)
         self._thread.start()
 
@@ -130,12 +131,12 @@ def join(files: Sequence[Path], to: Path, columns: Mapping[str, Type]) -> int:
 def _group_rows(con: duckdb.DuckDBPyConnection, files: Sequence[Path]) -> int:
     """As large as the first part's own groups."""
     if not files:
-        return _VECTOR
+        return _LEAST_ROWS
     listed = literal(str(files[-1]))
     found = con.execute(
         f"SELECT max(row_group_num_rows) FROM parquet_metadata({listed})"
     ).fetchall()
-    return max(_VECTOR, int(found[0][0] or 0))
+    return max(_LEAST_ROWS, int(found[0][0] or 0))
 
 
 def count_rows(file: Path) -> int:
@@ -157,7 +158,7 @@ def opened(path: Path | None = None) -> Iterator[duckdb.DuckDBPyConnection]:
 
     settings: dict[str, str | bool | int | float | list[str]] = {
         "threads": 1, "memory_limit": MEMORY_LIMIT, "autoinstall_known_extensions": False,
-        "autoload_known_extensions": False,
+        "autoload_known_extensions": False, "allocator_flush_threshold": "4MB",
     }  # fmt: skip
     con = duckdb.connect(":memory:" if path is None else str(path), config=settings)
     try:
