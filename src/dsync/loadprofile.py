@@ -1,8 +1,8 @@
 """The model of a load profile: one source, and the table of a warehouse that it fills.
 
-`docs/loading.md` is the law of this language; `dsync schema load` prints it as JSON Schema. A
-profile is one of these when it has `load`; then it has neither mapping nor payload: a warehouse
-takes records as they are, or columns that JMESPath finds in them.
+`docs/loading.md` is the law of this language. A profile is one of these when it has `load`; then it
+has neither mapping nor payload: a warehouse takes records as they are, or columns that JMESPath
+finds in them.
 """
 
 from __future__ import annotations
