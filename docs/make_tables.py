@@ -48,7 +48,7 @@ def system() -> str:
 
     parts = []
     names = (
-        "System Auth Envelope Answers Limits Paging Jobs Poll Resource List Listed EmptyIf Each Within "
+        "System Auth Envelope Answers Limits Paging Jobs Poll Resource List Listed Each Within "
         "EmptyIf Write Request"
     )
     for name in names.split():
