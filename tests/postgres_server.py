@@ -6,6 +6,7 @@ A test file imports the fixture `postgres`, and has then a database of its own i
 from __future__ import annotations
 
 import tempfile
+import uuid
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -58,7 +59,7 @@ def postgres(testrun_uid: str, worker_id: str) -> Iterator[Postgres]:
     uri = server.get_uri()
     socket = uri.partition("host=")[2]
     _in_use.append(socket)
-    name = f"test_{worker_id}_{len(_in_use)}"
+    name = f"test_{worker_id}_{uuid.uuid4().hex[:12]}"
     with psycopg.connect(uri, autocommit=True) as con:
         con.execute(f"CREATE DATABASE {name}".encode())
     yield Postgres(socket=socket, name=name)

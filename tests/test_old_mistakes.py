@@ -539,7 +539,7 @@ def test_R15_token_expiry(tmp_path: Path) -> None:
         told = world.apply("--concurrency", "1", SHOP_SECRET="p4ss-0rd")
         assert "CREATED=4" in told
         logins = [call for call in world.api.ledger() if str(call["path"]).startswith("/auth")]
-        assert len(logins) == 2 + 2, "one for the plan, one for the apply, one after each 401"
+        assert len(logins) == 1 + 2, "one for plan and apply together, one after each 401"
         assert len(world.held()) == 4
 
 

@@ -478,7 +478,7 @@ class Rest:
             status = end.status
             if status >= 300:
                 error_type = f"status {status}"
-                error = end.body[: 1 << 16].decode("utf-8", "replace")
+                error = self._masked(end)
         elif end is not None:
             error_type, error = end.code, end.message
         else:
@@ -494,6 +494,28 @@ class Rest:
             )
         )  # fmt: skip
         tries.again("")
+
+    def _masked(self, answer: Answer) -> str:
+        """The body of an answer; in JSON each text is masked by itself, as it was before escapes."""
+        body = answer.body[: 1 << 16]
+        try:
+            document = msgspec.json.decode(body)
+        except (msgspec.DecodeError, ValueError, RecursionError):
+            return body.decode("utf-8", "replace")
+        redact = self._redact or str
+
+        def masked(value: Any) -> Any:
+            match value:
+                case str():
+                    return redact(value)
+                case list():
+                    return [masked(item) for item in value]
+                case dict():
+                    return {redact(key): masked(item) for key, item in value.items()}
+                case _:
+                    return value
+
+        return msgspec.json.encode(masked(document)).decode()
 
     def _leaving(self, call: _Call) -> None:
         if call.log is not None:
