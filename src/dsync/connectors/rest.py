@@ -496,7 +496,7 @@ class Rest:
         tries.again("")
 
     def _masked(self, answer: Answer) -> str:
-        """The body of an answer; in JSON each text is masked by itself, as it was before escapes."""
+        """The body of an answer; in JSON each text is masked as it was before escapes."""
         body = answer.body[: 1 << 16]
         try:
             document = msgspec.json.decode(body)
