@@ -121,24 +121,36 @@ def _depths(con: duckdb.DuckDBPyConnection, table: str) -> tuple[int, list[int]]
             con.execute(f"UPDATE {table} SET depth = {depth} WHERE rid IN (SELECT rid FROM ready)")
             con.execute("DELETE FROM waiting WHERE rid IN (SELECT rid FROM ready)")
             continue
-        first = _in_a_circle(con)
-        broken.append(first)
-        con.execute(f"DELETE FROM ties WHERE child = {first}")
-        con.execute(f"DELETE FROM waiting WHERE rid = {first}")
+        firsts = _in_circles(con)
+        broken += firsts
+        rows = literal(firsts) + "::BIGINT[]"
+        con.execute(f"DELETE FROM ties WHERE list_contains({rows}, child)")
+        con.execute(f"DELETE FROM waiting WHERE list_contains({rows}, rid)")
     return depth, broken
 
 
-def _in_a_circle(con: duckdb.DuckDBPyConnection) -> int:
-    """The first row that others which wait rely on, and which relies on them."""
-    con.execute("CREATE OR REPLACE TEMP TABLE circle AS FROM waiting")
-    alone = (
-        "rid NOT IN (SELECT t.parent FROM ties t JOIN circle c ON c.rid = t.child "
-        "WHERE t.parent IS NOT NULL)"
+def _in_circles(con: duckdb.DuckDBPyConnection) -> list[int]:
+    """The first row of each circle, of those that hang together by one tie a row."""
+    con.execute(
+        "CREATE OR REPLACE TEMP TABLE circle AS SELECT w.rid, min(t.parent) AS next "
+        "FROM waiting w JOIN ties t ON t.child = w.rid JOIN waiting p ON p.rid = t.parent "
+        "GROUP BY w.rid"
     )
+    alone = "rid NOT IN (SELECT next FROM circle)"
     while count(con, f"FROM circle WHERE {alone}"):
         con.execute(f"DELETE FROM circle WHERE {alone}")
-    rows: list[tuple[int]] = con.execute("SELECT min(rid) FROM circle").fetchall()
-    return rows[0][0]
+    # Each row looks twice as far as before, until it has seen its whole circle.
+    con.execute("ALTER TABLE circle ADD COLUMN first BIGINT")
+    con.execute("UPDATE circle SET first = rid")
+    for _ in range(count(con, "FROM circle").bit_length()):
+        con.execute(
+            "CREATE OR REPLACE TEMP TABLE circle AS SELECT c.rid, n.next, "
+            "least(c.first, n.first) AS first FROM circle c JOIN circle n ON n.rid = c.next"
+        )
+    rows: list[tuple[int]] = con.execute(
+        "SELECT DISTINCT first FROM circle ORDER BY first"
+    ).fetchall()
+    return [first for (first,) in rows]
 
 
 def _close(
