@@ -228,7 +228,9 @@ class Auth:
         if self._drawer is not None:
             _TOKENS[self._drawer] = (token, self._got_at, self._dies_at)
         if self._generation > 1 or self._spec.kind == "exchange":
-            _log.info("token got", life_s=life_s and round(life_s))
+            # The first one is what everybody expects; a renewal tells how long a run has taken.
+            tell = _log.info if self._generation > 1 else _log.debug
+            tell("token got", life_s=life_s and round(life_s))
 
     def _found(self, where: str, document: Any) -> str:
         token = _search(where, document)
