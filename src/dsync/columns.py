@@ -8,9 +8,11 @@ and counted.
 from __future__ import annotations
 
 import codecs
+import contextlib
 import hashlib
 import json
 import math
+import operator
 import re
 import struct
 from collections import Counter
@@ -57,7 +59,8 @@ class Maker:
             wanted += [path for path in (column.path, column.json_) if path not in (None, "@")]
         plain = all(_PLAIN.fullmatch(path) for path in wanted if path)
         self._names = list(dict.fromkeys(path.split(".")[0] for path in wanted if path))
-        self._decoder = _decoder(self._names) if plain and self._names else None
+        self._members = _struct(self._names) if plain and self._names else None
+        self._decoder = None if self._members is None else msgspec.json.Decoder(self._members)
         self._whole = bool(wanted) and not plain
         self._columns = [
             self._column(name, column, started, run_id) for name, column in section.columns.items()
@@ -72,14 +75,13 @@ class Maker:
         if lines:
             # An API that writes its JSON without blanks does so in all of a page.
             self._compact = _compact(lines[0]) == lines[0]
-        rows, keys = [], []
-        columns, ways = self._columns, self._ways
-        for line in lines:
-            found = self._read(line)
-            rows.append(tuple([make(line, found) for make in columns]))
-            keys.append(_key(found, ways))
-            if self._since is not None:
-                self._meet(self._since(found))
+        found = self._read_all(ndjson, lines)
+        rows = list(zip(*[make(lines, found) for make in self._columns], strict=True))
+        ways = self._ways
+        keys = [_key(one, ways) if ways else None for one in found]
+        if self._since is not None:
+            for one in found:
+                self._meet(self._since(one))
         unfit, self._unfit = dict(self._unfit), Counter()
         return Rows(rows=rows, keys=keys, unfit=unfit)
 
@@ -94,85 +96,89 @@ class Maker:
         if time is not None and (self._highest is None or time > self._highest):
             self._highest = time
 
-    # ---- one record ------------------------------------------------------------------------
+    # ---- records ---------------------------------------------------------------------------
+
+    def _read_all(self, ndjson: bytes, lines: Sequence[bytes]) -> Sequence[Any]:
+        """What of each record is needed."""
+        if self._decoder is not None:
+            with contextlib.suppress(msgspec.DecodeError, RecursionError):
+                found = self._decoder.decode_lines(ndjson)
+                if len(found) == len(lines):
+                    return found
+        elif not self._whole:
+            return [None] * len(lines)
+        return [self._read(line) for line in lines]
 
     def _read(self, line: bytes) -> Any:
         """What of the record is needed: a struct of its members, or all of it as a dict."""
         try:
-            if self._decoder is not None:
-                return self._decoder.decode(line)
-            return msgspec.json.decode(line) if self._whole else None
+            return (self._decoder or _ANY).decode(line)
         except (msgspec.DecodeError, RecursionError):
             # Half a character (a lone surrogate) is JSON for some and not for others.
             document = json.loads(line)
-            if self._whole:
+            if self._members is None:
                 return document
-            return _Found(*(document.get(name) for name in self._names))
+            return self._members(*(document.get(name) for name in self._names))
 
     def _finder(self, path: str) -> Callable[[Any], Any]:
         """Finds `path` in what `_read` gives."""
         if self._whole:
             return lambda document: search(path, document)
         first, *rest = path.split(".")
-        index = self._names.index(first)
-        name = f"f{index}"
+        member = operator.attrgetter(f"f{self._names.index(first)}")
+        if not rest:
+            return member
 
         def find(found: Any) -> Any:
-            value = found[index] if isinstance(found, _Found) else getattr(found, name)
+            value = member(found)
             for step in rest:
                 value = value.get(step) if isinstance(value, dict) else None
             return value
 
         return find
 
-    def _column(
-        self, name: str, column: Column, started: int, run_id: str
-    ) -> Callable[[bytes, Any], Any]:
+    def _column(self, name: str, column: Column, started: int, run_id: str) -> _Column:
         if column.now:
-            return lambda _line, _found: started
+            return lambda lines, _found: [started] * len(lines)
         if column.value is not None:
             text = column.value.replace("${run_id}", run_id)
-            return lambda _line, _found: text
+            return lambda lines, _found: [text] * len(lines)
         if column.json_ == "@":
             if column.ascii:
-                return lambda line, _found: _ascii(self._text(line))
-            return lambda line, _found: self._text(line)
+                return lambda lines, _found: [_ascii(text) for text in self._texts(lines)]
+            return lambda lines, _found: self._texts(lines)
         find = self._finder(column.json_ or column.path or "@")
         if column.json_ is not None:
             to_text = _ascii_json if column.ascii else _json
-            return lambda _line, found: None if (v := find(found)) is None else to_text(v)
+            return lambda _lines, found: [
+                None if (value := find(one)) is None else to_text(value) for one in found
+            ]
         fit = _FITS[column.type]
 
-        def fitted(_line: bytes, found: Any) -> Any:
-            value = find(found)
-            if value is None:
-                return None
-            made = fit(value)
-            if made is None:
-                self._unfit[name] += 1
+        def fitted(_lines: Sequence[bytes], found: Sequence[Any]) -> list[Any]:
+            values = [find(one) for one in found]
+            made = [None if value is None else fit(value) for value in values]
+            if unfit := made.count(None) - values.count(None):
+                self._unfit[name] += unfit
             return made
 
         return fitted
 
-    def _text(self, line: bytes) -> str:
+    def _texts(self, lines: Sequence[bytes]) -> list[str]:
         if not self._compact:
-            line = _compact(line)
-        return line.decode()
+            lines = [_compact(line) for line in lines]
+        return [line.decode() for line in lines]
 
 
-class _Found(tuple[Any, ...]):
-    """Members that were read the slow way, in the order of their names."""
-
-    __slots__ = ()
-
-    def __new__(cls, *values: Any) -> _Found:
-        return super().__new__(cls, values)
+_Column = Callable[[Sequence[bytes], Sequence[Any]], list[Any]]
+"""The values of a column: of the lines of records, and of what was read of them"""
+_ANY = msgspec.json.Decoder()
 
 
-def _decoder(names: Sequence[str]) -> msgspec.json.Decoder[Any]:
+def _struct(names: Sequence[str]) -> type[msgspec.Struct]:
     fields: list[Any] = [(f"f{index}", Any, None) for index in range(len(names))]
     rename = {f"f{index}": name for index, name in enumerate(names)}
-    return msgspec.json.Decoder(msgspec.defstruct("Members", fields, rename=rename))
+    return msgspec.defstruct("Members", fields, rename=rename, gc=False)
 
 
 def _key(found: Any, ways: Sequence[tuple[Callable[[Any], Any], bool]]) -> Key | None:
