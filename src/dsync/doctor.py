@@ -115,7 +115,8 @@ async def _connection(project: Project, name: str) -> Check:
         connection = project.config.connection(name)
         paths = project.config.settings.systems.search_paths
         system = systems.load(connection.system, paths)
-        connector = projects.connect(system, connection)
+        shared = projects.limits_file(project, system.system, connection)
+        connector = projects.connect(system, connection, shared=shared)
         if system.system.probe is None and system.system.auth.kind != "exchange":
             await connector.close()
             hint = f"add `probe` to the system file {connection.system}: the path of a GET"
@@ -131,7 +132,8 @@ async def _connection(project: Project, name: str) -> Check:
         late = Unavailable(
             f"{connection.url} gave no answer within {PROBE_S:.0f} s",
             code="DS-HTTP-TIMEOUT",
-            hint="check the address, the network, and whether the service runs",
+            hint="check the address, the network, and whether the service runs; a quota that is used "
+            "up makes this wait, too",
         )
         return _failed(subject, late)
     took = f"{seen.elapsed_s * 1000:.0f} ms"

@@ -659,7 +659,7 @@ async def connected(
         for target in targets:
             name = target.connection.name
             if name not in found:
-                file = _limits_file(project, target.system.system, target.connection)
+                file = limits_file(project, target.system.system, target.connection)
                 found[name] = connect(
                     target.system, target.connection, shared=file, patient=patient, record=record
                 )
@@ -797,7 +797,7 @@ def source_api(project: Project, ask: Ask, loaded: Loaded) -> Api:
 
 def reader(project: Project, api: Api, *, record: Record | None = None) -> Rest:
     """A patient connector for a load. Raises: Invalid for what is missing or not good."""
-    file = _limits_file(project, api.system.system, api.connection)
+    file = limits_file(project, api.system.system, api.connection)
     return connect(api.system, api.connection, shared=file, patient=True, record=record)
 
 
@@ -807,7 +807,7 @@ def source_question(project: Project, ask: Ask, loaded: Loaded) -> Question | No
     return _question(project, ask, profile)
 
 
-def _limits_file(project: Project, system: System, connection: Connection) -> Path:
+def limits_file(project: Project, system: System, connection: Connection) -> Path:
     """Where all who call this API as this user share its limits."""
     who = f"{connection.url}\0{_principal(system, connection)}"
     return project.state / "quota" / f"{hashlib.sha256(who.encode()).hexdigest()[:16]}.db"
