@@ -28,12 +28,11 @@ from dsync.listing import search
 if TYPE_CHECKING:
     from dsync.loadprofile import Column, LoadSection
 
-Key = tuple[int, int]
-"""96 bits of a digest of what tells a record from others"""
+Key = bytes
+"""128 bits of a digest of what tells a record from others"""
 
 _PLAIN = re.compile(r"[A-Za-z_][A-Za-z0-9_]*(\.[A-Za-z_][A-Za-z0-9_]*)*")
 _LONE = re.compile(r"[\ud800-\udfff]")
-_KEY = struct.Struct("<qI")
 _LONG = 1 << 63
 
 
@@ -191,11 +190,8 @@ def _key(found: Any, ways: Sequence[tuple[Callable[[Any], Any], bool]]) -> Key |
             text = text.strip().lower()
         if not text:
             continue
-        digest = hashlib.blake2b(
-            b"%d\0%s" % (index, text.encode("utf-8", "surrogatepass")), digest_size=12
-        )
-        high, low = _KEY.unpack(digest.digest())
-        return high, low
+        what = b"%d\0%s" % (index, text.encode("utf-8", "surrogatepass"))
+        return hashlib.blake2b(what, digest_size=16).digest()
     return None
 
 

@@ -7,7 +7,7 @@
 A page is durable only as a part: its rows, the identities of its records, and the position after
 its last page are committed together, with `synchronous=FULL`, after the part's file was synced. So
 after a kill the source is read again from that position, and what the last part had begun is as if
-it had never been read. All calls but `open` are made in one thread.
+it had never been read. All calls but `open` are made in one thread; `Seen` may be used in another.
 """
 
 from __future__ import annotations
@@ -16,7 +16,8 @@ import contextlib
 import os
 import sqlite3
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from array import array
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
@@ -27,9 +28,9 @@ from dsync.errors import Invalid
 from dsync.storage import guarded, make_folder, sync_folder
 
 FILE, PARTS = "load.db", "parts"
-FORMAT_VERSION = 1
-CACHE_KIB = 16 << 10
-"""of the identities; what is beyond stays on the disk"""
+FORMAT_VERSION = 2
+KEY_BYTES = 16
+CACHE_KIB = 4 << 10
 
 _TABLES = """
 CREATE TABLE facts (name TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT;
@@ -37,7 +38,7 @@ CREATE TABLE parts (
     number INTEGER PRIMARY KEY, name TEXT NOT NULL, file TEXT NOT NULL, rows INTEGER NOT NULL,
     sha256 TEXT NOT NULL, bytes INTEGER NOT NULL, brought INTEGER NOT NULL, after TEXT NOT NULL
 ) STRICT;
-CREATE TABLE seen (key INTEGER PRIMARY KEY, more INTEGER NOT NULL) STRICT;
+CREATE TABLE seen (part INTEGER PRIMARY KEY, keys BLOB NOT NULL) STRICT;
 CREATE TABLE marks (scope TEXT NOT NULL, mark TEXT NOT NULL) STRICT;
 CREATE TABLE events (
     number INTEGER PRIMARY KEY, at REAL NOT NULL, kind TEXT NOT NULL, data TEXT NOT NULL
@@ -189,6 +190,11 @@ class LoadBook:
             found.setdefault(scope, []).append(mark)
         return found
 
+    def all_keys(self) -> Iterator[bytes]:
+        """The keys of all records in closed parts, part by part."""
+        for (keys,) in self._db.execute("SELECT keys FROM seen ORDER BY part"):
+            yield keys
+
     @property
     def events(self) -> list[Event]:
         """All that happened, in order."""
@@ -197,38 +203,13 @@ class LoadBook:
 
     # ---- what happens ----------------------------------------------------------------------
 
-    def fresh(self, keys: Sequence[tuple[int, int]]) -> set[tuple[int, int]]:
-        """Those of these keys that this load has not seen; now it has.
-
-        They are durable with the part that is closed next. Raises: StorageFault.
-        """
-        # Two statements a page, each one step: every step of SQLite gives up the interpreter, and
-        # getting it back takes longer than the step.
-        found: set[tuple[int, int]] = set()
-        with guarded(self.folder):
-            self._begin()
-            for start in range(0, len(keys), _AT_ONCE):
-                some = dict(keys[start : start + _AT_ONCE])
-                places = ",".join("?" * len(some))
-                known = self._db.execute(
-                    f"SELECT key, more FROM seen WHERE key IN ({places})", list(some)
-                ).fetchall()
-                for key, more in known:
-                    if some[key] == more:
-                        del some[key]
-                if not some:
-                    continue
-                found.update(some.items())
-                pairs = ",".join(["(?,?)"] * len(some))
-                flat = [number for pair in some.items() for number in pair]
-                # Two records whose 64 bits are alike are one in 1e19: the second is not kept here.
-                self._db.execute(f"INSERT INTO seen VALUES {pairs} ON CONFLICT DO NOTHING", flat)
-        return found
-
-    def close_part(self, part: Entry, after: After, marks: Sequence[tuple[str, str]]) -> None:
+    def close_part(
+        self, part: Entry, after: After, marks: Sequence[tuple[str, str]], keys: bytes = b""
+    ) -> None:
         """A part's file is on the disk; from now on it belongs to the load. Durable on return.
 
-        `marks` are those of its pages, with their scopes. Raises: StorageFault.
+        `marks` are those of its pages, with their scopes, `keys` those of its records, one after
+        the other. Raises: StorageFault.
         """
         with guarded(self.folder):
             self._begin()
@@ -240,6 +221,7 @@ class LoadBook:
                 ),
             )  # fmt: skip
             self._db.executemany("INSERT INTO marks VALUES (?, ?)", marks)
+            self._db.execute("INSERT INTO seen VALUES (?, ?)", (part.number, keys))
             self._db.execute("COMMIT")
 
     def end(self, after: After) -> None:
@@ -289,7 +271,99 @@ class LoadBook:
             self._db.execute("BEGIN IMMEDIATE")
 
 
-_AT_ONCE = 400
+class Seen:
+    """Which records a load has seen. Memory does not grow with their number.
+
+    A filter of bits tells at once that a key is new, which nearly all are. One that it may know is
+    looked up in an index on the disk, which has the keys of all before. Index and filter are this
+    process's own, made of the keys in the journal when a load is taken up again.
+
+    Raises: StorageFault, also in its calls.
+    """
+
+    def __init__(self, folder: Path, known: Iterable[bytes] = ()) -> None:
+        self._folder = folder
+        self._bits = array("Q", bytes(8 << _FILTER_BITS))
+        # Without a name SQLite makes a file that goes with the connection.
+        self._index = sqlite3.connect("", isolation_level=None, check_same_thread=False)
+        self._index.execute(f"PRAGMA cache_size=-{CACHE_KIB}")
+        self._index.execute("PRAGMA journal_mode=OFF")
+        self._index.execute("CREATE TABLE seen (key BLOB PRIMARY KEY) WITHOUT ROWID")
+        self._index.execute("BEGIN")  # nothing of it is to last
+        self._waiting = bytearray()
+        self._open = bytearray()
+        for keys in known:
+            self._first(split(keys))
+            self._wait(keys)
+
+    def repeated(self, keys: Sequence[bytes]) -> list[int]:
+        """The places of those of these keys that were seen before; now all have been."""
+        doubtful = self._first(keys)
+        doubted = set(doubtful)
+        fresh = [key for place, key in enumerate(keys) if place not in doubted] if doubted else keys
+        joined = b"".join(fresh)
+        self._open += joined
+        self._wait(joined)
+        if not doubtful:
+            return []
+        found: list[int] = []
+        with guarded(self._folder):
+            self._write()
+            for place in doubtful:
+                made = self._index.execute("INSERT OR IGNORE INTO seen VALUES (?)", (keys[place],))
+                if made.rowcount:
+                    self._open += keys[place]
+                else:
+                    found.append(place)
+        return found
+
+    def take(self) -> bytes:
+        """The keys that are new since this was asked before, one after the other."""
+        taken, self._open = bytes(self._open), bytearray()
+        return taken
+
+    def close(self) -> None:
+        """Forget all."""
+        self._index.close()
+
+    def _first(self, keys: Sequence[bytes]) -> list[int]:
+        """The places of keys that may have been met before; all are met now."""
+        doubtful: list[int] = []
+        bits, masks = self._bits, _MASKS
+        numbers = array("Q", b"".join(keys))
+        for place, (one, two) in enumerate(zip(numbers[::2], numbers[1::2], strict=True)):
+            here, there = one & _PLACE, two & _PLACE
+            mask, other = masks[one >> 52], masks[two >> 52]
+            if bits[here] & mask == mask and bits[there] & other == other:
+                doubtful.append(place)
+            else:
+                bits[here] |= mask
+                bits[there] |= other
+        return doubtful
+
+    def _wait(self, keys: bytes) -> None:
+        self._waiting += keys
+        if len(self._waiting) >= _WAITING_BYTES:
+            with guarded(self._folder):
+                self._write()
+
+    def _write(self) -> None:
+        """The index has all keys that were new, in their order: so its pages are met once."""
+        keys = sorted(split(bytes(self._waiting)))
+        self._waiting.clear()
+        self._index.executemany("INSERT OR IGNORE INTO seen VALUES (?)", [(key,) for key in keys])
+
+
+def split(keys: bytes) -> list[bytes]:
+    """Keys that stand one after the other."""
+    return [keys[at : at + KEY_BYTES] for at in range(0, len(keys), KEY_BYTES)]
+
+
+_FILTER_BITS = 20
+"""of words of 64 bits: 8 MB, in which ten million records leave one doubt in twenty"""
+_PLACE = (1 << _FILTER_BITS) - 1
+_WAITING_BYTES = 4 << 20
+_MASKS = [1 << (n & 63) | 1 << (n >> 6) | 1 << (n * 37 % 61) for n in range(1 << 12)]
 
 
 def _text(value: Any) -> str:

@@ -32,7 +32,7 @@ from dsync.columns import Key, Maker
 from dsync.connectors import Page
 from dsync.errors import ContractBreach, DsyncError
 from dsync.failpoints import point
-from dsync.loadbook import PARTS, After, Entry, LoadBook
+from dsync.loadbook import PARTS, After, Entry, LoadBook, Seen
 from dsync.loadprofile import LoadSection
 from dsync.storage import guarded, sync_folder
 from dsync.warehouses import Load, Loaded, Part, PartWriter, Warehouse
@@ -265,6 +265,7 @@ class _Spool:
             unnamed=after.unnamed, unfit=Counter(after.unfit), mark=after.mark,
         )  # fmt: skip
         self._place: Any = after.place
+        self._seen = Seen(book.folder, book.all_keys())
         self._sweep()
 
     def _is_whole(self) -> bool:
@@ -332,21 +333,16 @@ class _Spool:
     ) -> list[tuple[Any, ...]]:
         """Rows whose records this load has not seen: the first one counts."""
         counted = self._counted
-        named = [key for key in keys if key is not None]
         if not self._work.section.identity:
             return rows
-        counted.unnamed += len(keys) - len(named)
-        fresh = self._book.fresh(named) if named else set()
-        if len(fresh) == len(named):
+        places = [place for place, key in enumerate(keys) if key is not None]
+        counted.unnamed += len(keys) - len(places)
+        named = [key for key in keys if key is not None]
+        repeated = {places[index] for index in self._seen.repeated(named)}
+        counted.duplicates += len(repeated)
+        if not repeated:
             return rows
-        kept = []
-        for row, key in zip(rows, keys, strict=True):
-            if key is None or key in fresh:
-                kept.append(row)
-                if key is not None:
-                    fresh.discard(key)
-        counted.duplicates += len(rows) - len(kept)
-        return kept
+        return [row for place, row in enumerate(rows) if place not in repeated]
 
     def _open(self) -> PartWriter:
         if self._writer is None:
@@ -381,7 +377,7 @@ class _Spool:
             )
             self.after = self._after(ended=ended)
             self._write_brought()
-            self._book.close_part(entry, self.after, self._marks)
+            self._book.close_part(entry, self.after, self._marks, self._seen.take())
             point("part.after")
         self._rows, self._marks = 0, []
         self.entries.append(entry)
@@ -426,6 +422,7 @@ class _Spool:
             self._file.unlink(missing_ok=True)
         with contextlib.suppress(Exception):
             self._book.drop()
+        self._seen.close()
 
 
 def _digest(file: Path) -> tuple[str, int]:
