@@ -132,8 +132,8 @@ async def _connection(project: Project, name: str) -> Check:
         late = Unavailable(
             f"{connection.url} gave no answer within {PROBE_S:.0f} s",
             code="DS-HTTP-TIMEOUT",
-            hint="check the address, the network, and whether the service runs; a quota that is used "
-            "up makes this wait, too",
+            hint="check the address, the network, and whether the service runs; a quota that is "
+            "used up makes this wait, too",
         )
         return _failed(subject, late)
     took = f"{seen.elapsed_s * 1000:.0f} ms"
