@@ -3,9 +3,10 @@
     fetch ──page──▶ rows, doubles, part file ──▶ sync, journal ──parts──▶ put ──▶ finish
       (one ahead)                               (in a thread)    (a few)
 
-A page is a millisecond of work, done between two calls of the loop: in a thread of its own it takes
-twice as long, for the two wait for each other at every step. Only what waits for the disk is done
-in a thread, and then no page is taken in.
+A page is half a millisecond of work, done between two calls of the loop: in a thread of its own it
+takes twice as long, for the two wait for each other at every step. Only what waits for the disk is
+done in a thread: a part is closed there while pages are taken into the next one. Its file, keys and
+place are handed over as they were when it was full, so what is committed with it is no page more.
 
 A page is durable only as a part, and a part ends at the end of a page. So whatever moment a process
 dies at, the next one drops the file that was being written, goes on at the position after the last
@@ -125,6 +126,7 @@ class _Flow:
         self._work, self._spool, self._thread = work, spool, thread
         self._parts: asyncio.Queue[Entry | None] = asyncio.Queue(PARTS_AHEAD)
         self._total: int | None = None
+        self._closing: asyncio.Task[None] | None = None
 
     async def run(self) -> None:
         """Until all parts are there. Raises: Stopped, DsyncError."""
@@ -136,6 +138,7 @@ class _Flow:
             for task in done:
                 task.result()
         finally:
+            tasks += [self._closing] if self._closing is not None else []
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
@@ -161,17 +164,29 @@ class _Flow:
                 self._total = one.page.total if one.page.total is not None else self._total
                 spool.add(one)
                 if spool.is_full:
-                    await self._close(ended=False)
+                    await self._close()
                 work.on_progress(spool.progress(self._total))
                 if work.stop.is_set():
                     stopped = True
                     break
         await self._close(ended=not stopped)
+        await self._closed()
         return stopped
 
-    async def _close(self, *, ended: bool) -> None:
-        """The part that is open is whole. Waits where the warehouse is slow."""
-        if (part := await self._do(self._spool.close, ended)) is not None:
+    async def _close(self, *, ended: bool = False) -> None:
+        """The part that is open is whole. Waits for the one before, and where the warehouse is
+        slow."""
+        await self._closed()
+        sealed = self._spool.seal(ended=ended)
+        self._closing = asyncio.create_task(self._closes(sealed))
+
+    async def _closed(self) -> None:
+        closing, self._closing = self._closing, None
+        if closing is not None:
+            await closing
+
+    async def _closes(self, sealed: _Sealed) -> None:
+        if (part := await self._do(self._spool.close, sealed)) is not None:
             await self._parts.put(part)
 
     async def _bring(self) -> None:
@@ -233,16 +248,28 @@ class _Counted:
     mark: Any = None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Sealed:
+    """A part that gets no more rows, and all that belongs to it."""
+
+    writer: PartWriter | None
+    file: Path
+    rows: int
+    marks: Sequence[tuple[str, str]]
+    keys: bytes
+    after: After
+
+
 class _Spool:
-    """Rows to part files and journal. While `close` runs in a thread, only `progress`, `part` and
-    `brought` may be called."""
+    """Rows to part files and journal. While `close` runs in a thread, pages may be added to the
+    next part; it works on what was sealed, and on the journal, which is its own."""
 
     def __init__(self, book: LoadBook, work: Work) -> None:
         self._book, self._work = book, work
         self._folder = book.folder / PARTS
         self._maker = Maker(work.section, started=work.started, run_id=work.load.run_id)
         self._writer: PartWriter | None = None
-        self._file = self._folder / "open"
+        self._opened = 0
         self._rows = 0
         self._marks: list[tuple[str, str]] = []
         self._closed = time.monotonic()
@@ -346,40 +373,51 @@ class _Spool:
 
     def _open(self) -> PartWriter:
         if self._writer is None:
+            self._opened += 1
             self._writer = self._work.warehouse.writer(self._file, self._work.load.columns)
         return self._writer
 
-    def close(self, ended: bool) -> Entry | None:
-        """The last part; `ended`: the source has no more."""
-        if self._rows:
-            return self._close(ended=ended)
-        if ended:
-            self.after = self._after(ended=True)
+    @property
+    def _file(self) -> Path:
+        return self._folder / f"open{self._opened}"
+
+    def seal(self, *, ended: bool) -> _Sealed:
+        """The part that is open gets no more rows; `ended`: the source has no more."""
+        sealed = _Sealed(
+            writer=self._writer, file=self._file, rows=self._rows, marks=self._marks,
+            keys=self._seen.take() if self._rows else b"", after=self._after(ended=ended),
+        )  # fmt: skip
+        self._writer, self._rows, self._marks = None, 0, []
+        return sealed
+
+    def close(self, sealed: _Sealed) -> Entry | None:
+        """A part becomes durable; None where it has no rows."""
+        if sealed.writer is not None:
+            return self._close(sealed, sealed.writer)
+        if sealed.after.ended:
+            self.after = sealed.after
             self._book.end(self.after)
             point("load.ended")
         return None
 
-    def _close(self, *, ended: bool) -> Entry:
-        assert self._writer is not None  # noqa: S101 - it has rows
+    def _close(self, sealed: _Sealed, writer: PartWriter) -> Entry:
         number = len(self.entries) + 1
         with guarded(self._folder):
             point("part.before")
-            self._writer.close()
-            self._writer = None
-            sha256, size = _digest(self._file)
+            writer.close()
+            sha256, size = _digest(sealed.file)
             name = f"p{number:05d}_{sha256[:16]}"
             file = f"{name}.{self._work.warehouse.suffix}"
-            self._file.replace(self._folder / file)
+            sealed.file.replace(self._folder / file)
             sync_folder(self._folder)
             point("part.closed")
             entry = Entry(
-                number=number, name=name, file=file, rows=self._rows, sha256=sha256, bytes=size
+                number=number, name=name, file=file, rows=sealed.rows, sha256=sha256, bytes=size
             )
-            self.after = self._after(ended=ended)
             self._write_brought()
-            self._book.close_part(entry, self.after, self._marks, self._seen.take())
+            self._book.close_part(entry, sealed.after, sealed.marks, sealed.keys)
+            self.after = sealed.after
             point("part.after")
-        self._rows, self._marks = 0, []
         self.entries.append(entry)
         return entry
 
@@ -419,7 +457,8 @@ class _Spool:
             with contextlib.suppress(Exception):
                 writer.close()
         with contextlib.suppress(OSError):
-            self._file.unlink(missing_ok=True)
+            for left in self._folder.glob("open*"):
+                left.unlink()
         with contextlib.suppress(Exception):
             self._book.drop()
         self._seen.close()
