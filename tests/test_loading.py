@@ -145,8 +145,9 @@ class Home:
         kind, path = self.warehouse["warehouse"], self.root / "out"
         match kind:
             case "ndjson":
-                lines = (path / "cdp/people.ndjson").read_text(encoding="utf-8").splitlines()
-                return [json.loads(line) for line in lines]
+                # Not splitlines: U+2028 in a text ends no line.
+                lines = (path / "cdp/people.ndjson").read_bytes().split(b"\n")
+                return [json.loads(line) for line in lines if line]
             case "parquet":
                 query = f"SELECT * FROM read_parquet('{path}/cdp/people.parquet')"
                 con = duckdb.connect()

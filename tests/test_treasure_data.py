@@ -343,7 +343,7 @@ def test_an_abandoned_load_leaves_nothing(api: Any, tmp_path: Path) -> None:
 
     async def abandon() -> None:
         warehouse = td.connect(where)
-        await warehouse.abandon()
+        assert await warehouse.abandon(load(mode="replace"))
         await warehouse.close()
 
     asyncio.run(abandon())

@@ -47,6 +47,7 @@ __all__ = [
     "RunInfo",
     "Stop",
     "Validated",
+    "abandon_load",
     "apply",
     "cache_entries",
     "cache_metrics",
@@ -124,7 +125,10 @@ class Limits:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunInfo:
-    """One run in a list of runs. `state`: done, failed, stopped, unclear, running or damaged."""
+    """One run in a list of runs.
+
+    `state`: done, failed, stopped, abandoned, unclear, running or damaged.
+    """
 
     run_id: str
     state: str
@@ -686,6 +690,17 @@ def resume_load(
     stop = stop or Stop()
     with _logged(project, "load", run_id, tenant=ask.tenant):
         return loads.resume(project, ask, run_id, on_progress=on_progress, stop=stop.event)
+
+
+def abandon_load(project: Project, run_id: str) -> None:
+    """Give a load up: what it has brought and nobody has seen goes. It cannot be taken up again.
+
+    Raises: UsageFault for one that is finished, Stale, Locked, Unavailable, Unauthorized.
+    """
+    from dsync import loads
+
+    with _logged(project, "load", run_id):
+        loads.abandon(project, run_id)
 
 
 def is_load(project: Project, run_id: str) -> bool:

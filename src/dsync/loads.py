@@ -1,7 +1,7 @@
 """Loads: begun, taken up again, listed, shown; each under the lock of the table that it fills.
 
 start ──▶ run folder, lock ──▶ loading.run ──▶ report
-resume: the same, with a run folder that is there
+resume: the same, with a run folder that is there; abandon: what is not visible goes
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from dsync.config import Warehouse as Configured
 from dsync.connectors import Page, Position
 from dsync.errors import DsyncError, Invalid, Locked, Refused, Stale, StorageFault, UsageFault
 from dsync.journal import Journal, check_run_id, new_run_id
-from dsync.loadbook import LoadBook
+from dsync.loadbook import LoadBook, opened
 from dsync.loadprofile import Loaded
 from dsync.model import Scope
 from dsync.project import Ask, Project
@@ -45,8 +45,9 @@ ROWS_A_PAGE = 2000
 class Report:
     """What a load has come to. `records` were read, `rows` are in the table because of it.
 
-    `state`: done, failed, stopped or running. `duplicates` were left out, `unnamed` had nothing to
-    tell them from others, `unfit` values (by column) did not fit and are null. Times are UTC.
+    `state`: done, failed, stopped, abandoned or running. `duplicates` were left out, `unnamed` had
+    nothing to tell them from others, `unfit` values (by column) did not fit and are null. Times are
+    UTC.
     """
 
     run_id: str
@@ -152,7 +153,9 @@ def start(
         "mode": chosen,
         "source": _source_name(loaded),
         "into": _table_name(loaded),
-        "target": _target(configured, loaded),
+        "target": _target(configured, section.into),
+        "table": section.into.model_dump(),
+        "columns": section.types,
         "started": int(time.time()),
         "since": _since(project, configured, loaded),
         "settings": dict(ask.settings),
@@ -160,7 +163,7 @@ def start(
         "names": [loaded.name],
     }
     project.make_state()
-    with _held(project, configured, loaded, run_id):
+    with _held(project, facts):
         LoadBook.create(folder, facts).close()
         _run(project, ask, loaded, configured, folder, on_progress, stop)
     return run_id
@@ -182,16 +185,22 @@ def resume(
     folder = project.runs / check_run_id(run_id)
     book = LoadBook.open(folder)
     try:
-        facts, done = book.facts, book.events[-1].kind == "finished"
+        facts, last = book.facts, book.events[-1].kind
     finally:
         book.close()
-    if done:
+    if last == "finished":
         return run_id
+    if last == "abandoned":
+        raise Stale(
+            f"the load {run_id} was given up",
+            code="DS-LOAD-ABANDONED",
+            hint="begin a new one, with another --run-id or none",
+        )
     loaded = loadprofile.load(facts["profile"], projects.search_paths(project, ask))
     configured = _warehouse(project, loaded)
     for what, now, then in (
         ("profile", loaded.digest, facts["digest"]),
-        ("table", _target(configured, loaded), facts["target"]),
+        ("table", _target(configured, loaded.profile.load.into), facts["target"]),
     ):
         if now != then:
             raise Stale(
@@ -205,7 +214,7 @@ def resume(
         settings={**facts["settings"], **ask.settings},
         tenant=ask.tenant or facts["tenant"],
     )
-    with _held(project, configured, loaded, run_id):
+    with _held(project, facts):
         book = LoadBook.open(folder)
         try:
             book.tell("resumed")
@@ -213,6 +222,55 @@ def resume(
             book.close()
         _run(project, asked, loaded, configured, folder, on_progress, stop)
     return run_id
+
+
+def abandon(project: Project, run_id: str) -> None:
+    """Give a load up: what it has brought and nobody has seen goes, and so do its parts.
+
+    It cannot be taken up again; its report stays, and says when rows may be visible after all.
+
+    Raises: UsageFault for one that is finished; Stale when its connection leads elsewhere now;
+    Locked while it is at work; what `Warehouse.abandon` raises.
+    """
+    folder = project.runs / check_run_id(run_id)
+    with opened(folder) as book:
+        facts = book.facts
+    into = loadprofile.Into(**facts["table"])
+    configured = project.config.warehouse(into.connection)
+    with _held(project, facts), _alone(folder), opened(folder) as book:
+        last = book.events[-1].kind
+        if last == "abandoned":
+            return
+        if last == "finished":
+            raise UsageFault(
+                f"the load {run_id} is done: there is nothing to give up",
+                code="DS-LOAD-DONE",
+                hint="another load with `mode: replace` takes its place",
+            )
+        if _target(configured, into) != facts["target"]:
+            raise Stale(
+                f"the connection `{into.connection}` leads elsewhere than when this load began",
+                code="DS-LOAD-STALE",
+                where=configured.place,
+                hint="put it back for as long as it takes to give the load up",
+            )
+        load = Load(
+            run_id=run_id, database=into.database, table=into.table, mode=facts["mode"],
+            columns=facts["columns"],
+        )  # fmt: skip
+        warehouse = connect(configured.kind, _site(project, configured, folder))
+        is_gone = asyncio.run(_abandon(warehouse, load))
+        book.tell("abandoned", gone=is_gone)
+        with guarded(folder):
+            for left in ("parts", "source"):
+                shutil.rmtree(folder / left, ignore_errors=True)
+
+
+async def _abandon(warehouse: Warehouse, load: Load) -> bool:
+    try:
+        return await warehouse.abandon(load)
+    finally:
+        await warehouse.close()
 
 
 def is_load(project: Project, run_id: str) -> bool:
@@ -231,7 +289,7 @@ def report(folder: Path) -> Report:
     last = events[-1]
     state, exit_code = _state(folder, last.kind, last.data)
     finished = last.data if last.kind == "finished" else {}
-    ended = last.at if last.kind in ("finished", "failed", "stopped") else None
+    ended = last.at if last.kind in ("finished", "failed", "stopped", "abandoned") else None
     started = events[0].at
     return Report(
         run_id=facts["run_id"],
@@ -257,8 +315,11 @@ def report(folder: Path) -> Report:
         mark=after.mark,
         code=last.data.get("code", ""),
         message=last.data.get("message", ""),
-        note=finished.get("note", ""),
+        note=_MAY_BE_THERE if exit_code == 5 and state == "abandoned" else finished.get("note", ""),
     )
+
+
+_MAY_BE_THERE = "it was given up when its rows may have been visible already: look at the table"
 
 
 def _state(folder: Path, kind: str, data: Mapping[str, Any]) -> tuple[str, int]:
@@ -269,6 +330,8 @@ def _state(folder: Path, kind: str, data: Mapping[str, Any]) -> tuple[str, int]:
             return "failed", int(data.get("exit", 1))
         case "stopped":
             return "stopped", 3
+        case "abandoned":
+            return "abandoned", 0 if data["gone"] else 5
     with contextlib.suppress(Locked), _alone(folder):
         return "stopped", 3  # it was killed
     return "running", 0
@@ -548,8 +611,7 @@ def _site(project: Project, configured: Configured, folder: Path) -> Site:
     )
 
 
-def _target(configured: Configured, loaded: Loaded) -> str:
-    into = loaded.profile.load.into
+def _target(configured: Configured, into: loadprofile.Into) -> str:
     where = configured.base_url or configured.region or configured.database or configured.path
     return registry.target_id(
         f"{configured.kind}:{where}",
@@ -574,9 +636,9 @@ def _source_name(loaded: Loaded) -> str:
 
 
 @contextlib.contextmanager
-def _held(project: Project, configured: Configured, loaded: Loaded, run_id: str) -> Iterator[None]:
-    target = {_target(configured, loaded): _table_name(loaded)}
-    with registry.hold(project.state, target, run_id=run_id):
+def _held(project: Project, facts: Mapping[str, Any]) -> Iterator[None]:
+    target = {facts["target"]: facts["into"]}
+    with registry.hold(project.state, target, run_id=facts["run_id"]):
         yield
 
 
@@ -605,7 +667,8 @@ def _alone(folder: Path) -> Iterator[None]:
 
 def _mark_file(project: Project, configured: Configured, loaded: Loaded) -> Path:
     name = loaded.name.replace("/", "~")
-    return project.state / "targets" / _target(configured, loaded) / f"mark_{name}.json"
+    target = _target(configured, loaded.profile.load.into)
+    return project.state / "targets" / target / f"mark_{name}.json"
 
 
 def _since(project: Project, configured: Configured, loaded: Loaded) -> str | None:

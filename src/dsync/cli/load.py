@@ -36,16 +36,33 @@ EVERY_S, TERMINAL_EVERY_S = 5.0, 0.2
     "--warehouse", "approved_targets", multiple=True, metavar="NAME",
     help="The warehouse that is meant, where it is production.",
 )  # fmt: skip
+@click.option("--abandon", metavar="RUN", help="Give a load up: what nobody has seen of it goes.")
 @click.option("--format", "form", type=click.Choice(["table", "json", "md"]), default="table")
-def command(*, mode: str | None, yes: bool, run_id: str | None, form: str, **words: Any) -> int:
+def command(
+    *,
+    mode: str | None,
+    yes: bool,
+    run_id: str | None,
+    abandon: str | None,
+    form: str,
+    **words: Any,
+) -> int:
     """Read everything from a source, and fill a table of a warehouse.
 
     Nothing is visible in the table before all is there and counted. A load that was stopped or
-    killed goes on where it was: dsync resume RUN.
+    killed goes on where it was: dsync resume RUN. One that is not wanted any more is given up:
+    dsync load --abandon RUN.
     """
     from dsync import api
 
     project, ask = asking.opened({**words, "existing": None})
+    if abandon is not None:
+        if ask.names or run_id or mode:
+            raise click.UsageError("--abandon takes the name of a run, and nothing else")
+        if not yes and is_terminal() and not click.confirm("Give it up?", err=True):
+            return 1
+        api.abandon_load(project, abandon)
+        return show(project, abandon, form=form)
     if not yes and is_terminal() and not click.confirm("Fill the table?", default=True, err=True):
         note("nothing was changed")
         return 1

@@ -145,8 +145,13 @@ class Warehouse(Protocol):
         """
         ...
 
-    async def abandon(self) -> None:
-        """Take away what this load has brought and no reader has seen."""
+    async def abandon(self, load: Load) -> bool:
+        """Take away what this load has brought and no reader has seen; `begin` need not come first.
+
+        True: nothing of it is visible, nor ever will be. False: it is, or nobody can tell.
+
+        Raises: Unavailable, Unauthorized, StorageFault; then it may be called again.
+        """
         ...
 
     async def close(self) -> None:

@@ -34,6 +34,9 @@ class Format:
     join: Callable[[Sequence[Path], Path, Mapping[str, Type]], int]
     """Writes all rows of these files to a new one; gives how many there are in it."""
     count: Callable[[Path], int]
+    add: Callable[[Path, Path], int] | None = None
+    """Writes the rows of the first file behind those of the second, synced; gives how many. None:
+    files of this kind cannot grow, and are joined in the end."""
 
 
 class _Proof(msgspec.Struct):
@@ -53,6 +56,9 @@ class Files:
         self._site, self._format = site, format_
         self.suffix = format_.suffix
         self._load: Load | None = None
+        self._grown: list[Part] = []
+        self._grown_rows = 0
+        self._growing = asyncio.Lock()
 
     def writer(self, file: Path, columns: Mapping[str, Type]) -> PartWriter:
         """See `Warehouse`."""
@@ -71,7 +77,28 @@ class Files:
         self._load = load
 
     async def put(self, part: Part) -> None:
-        """Nothing is to be done: the part is on this disk."""
+        """The part is on this disk. Where it is the next one of the new file it is written there
+        already; what this process did not write so, `finish` does."""
+        load = self._begun()
+        if self._format.add is None or load.mode != "replace":
+            return
+        async with self._growing:
+            if part.number == len(self._grown) + 1:
+                await asyncio.to_thread(self._grow, part, self._format.add)
+
+    def _grow(self, part: Part, add: Callable[[Path, Path], int]) -> None:
+        new = self._new(self._begun())
+        with guarded(new):
+            if part.number == 1:
+                new.unlink(missing_ok=True)
+            self._grown_rows += add(part.file, new)
+            self._grown.append(part)
+
+    def _joined(self, parts: Sequence[Part], new: Path, load: Load, kept: Sequence[Path]) -> int:
+        if self._format.add is not None and list(parts) == self._grown and parts:
+            if new.stat().st_size == sum(part.bytes for part in parts):
+                return self._grown_rows
+        return self._format.join([*kept, *(part.file for part in parts)], new, load.columns)
 
     async def finish(self, parts: Sequence[Part]) -> Loaded:
         """See `Warehouse`."""
@@ -86,7 +113,7 @@ class Files:
                 return Loaded(rows=proof.rows, before=proof.before)
             before = self._format.count(target) if target.exists() else None
             kept = [target] if load.mode == "append" and before is not None else []
-            there = self._format.join([*kept, *(p.file for p in parts)], new, load.columns)
+            there = self._joined(parts, new, load, kept)
             rows = there - (before or 0 if kept else 0)
             wanted = sum(part.rows for part in parts)
             if rows != wanted:
@@ -110,10 +137,13 @@ class Files:
             point("swap.after")
         return Loaded(rows=rows, before=before)
 
-    async def abandon(self) -> None:
+    async def abandon(self, load: Load) -> bool:
         """See `Warehouse`."""
-        if self._load is not None:
-            self._new(self._load).unlink(missing_ok=True)
+        target = self._target(load)
+        with guarded(target):
+            self._new(load).unlink(missing_ok=True)
+            proof = _read(self._site.folder / _PROOF)
+        return proof is None or not _is(target, proof)
 
     async def close(self) -> None:
         """See `Warehouse`."""

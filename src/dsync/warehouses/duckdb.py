@@ -89,8 +89,15 @@ class _File:
             point("swap.after")
         return Loaded(rows=rows, before=before)
 
-    async def abandon(self) -> None:
-        """Nothing has been brought before `finish`."""
+    async def abandon(self, load: Load) -> bool:
+        """Nothing has been brought before `finish`, and that is one transaction."""
+        return not self._path().exists() or await asyncio.to_thread(self._is_absent, load)
+
+    def _is_absent(self, load: Load) -> bool:
+        self._look()
+        with self._opened() as con:
+            query = f"SELECT 1 FROM {LEDGER} WHERE run_id = ?"
+            return not con.execute(query, [load.run_id]).fetchall()
 
     async def close(self) -> None:
         pass

@@ -208,14 +208,21 @@ class _Postgres:
         con.execute(f"ALTER TABLE {self._new} RENAME TO {_quoted(load.table)}".encode())
         return before
 
-    async def abandon(self) -> None:
-        def remove(con: Any) -> None:
-            run = self._begun().run_id
-            con.execute(f"DROP TABLE IF EXISTS {self._new}".encode())
-            con.execute(f"DELETE FROM {self._ledger} WHERE run_id = %s".encode(), (run,))
+    async def abandon(self, load: Load) -> bool:
+        self._load = load
 
-        if self._load is not None:
-            await asyncio.to_thread(self._asked, remove)
+        def remove(con: Any) -> bool:
+            ((exists,),) = con.execute("SELECT to_regclass(%s)", (self._ledger,)).fetchall()
+            if exists is None:
+                return True
+            if self._done(con) is not None:
+                return False
+            con.execute(f"DROP TABLE IF EXISTS {self._new}".encode())
+            query = f"DELETE FROM {self._ledger} WHERE run_id = %s"
+            con.execute(query.encode(), (load.run_id,))
+            return True
+
+        return await asyncio.to_thread(self._asked, remove)
 
     async def close(self) -> None:
         pass

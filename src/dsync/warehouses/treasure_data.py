@@ -687,17 +687,19 @@ class TreasureData:
 
     # ---- what is over --------------------------------------------------------------------------
 
-    async def abandon(self) -> None:
+    async def abandon(self, load: Load) -> bool:
         """Delete the session, and the new table; not what may be visible already."""
         state = self._state
-        if state is None or state.loaded or state.swap is not None:
-            return
-        if state.mode == "replace" or not state.commit_asked:
-            await self._delete_session(state.session)
-            for name in state.new_tables:
-                await self._delete_table(name)
-            await asyncio.to_thread(_forget, self._file)
-            self._state = None
+        if state is None:
+            return True
+        if state.loaded or state.swap is not None or (load.mode == "append" and state.commit_asked):
+            return False
+        await self._delete_session(state.session)
+        for name in state.new_tables:
+            await self._delete_table(name)
+        await asyncio.to_thread(_forget, self._file)
+        self._state = None
+        return True
 
     async def _clean(self) -> None:
         """Delete sessions that earlier loads of this project have left in this table."""

@@ -1,0 +1,282 @@
+"""Loads as they are promised: the table of scenarios and traps, and those that stand nowhere else.
+
+The table is `docs/decisions/0017-loading.md`. Here are loads given up, refusals in every spelling,
+rows from files and databases, and clocks of other zones.
+"""
+
+from __future__ import annotations
+
+import json
+import signal
+import sqlite3
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, cast
+
+import duckdb
+import pytest
+from tests.postgres_server import Postgres, postgres
+from tests.test_loading import QUICK, Home
+
+from dsync import emulators
+from dsync.emulators import Emulator
+
+__all__ = ["postgres"]
+
+pytestmark = pytest.mark.integration
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture
+def api() -> Iterator[Emulator]:
+    with emulators.start("yotpo", switches={**QUICK, "customers": 1050}) as emulator:
+        yield emulator
+
+
+@pytest.fixture
+def home(tmp_path: Path, api: Emulator) -> Home:
+    return Home(tmp_path / "project", api)
+
+
+# ---- given up ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["ndjson", "parquet", "duckdb"])
+def test_given_up(tmp_path: Path, api: Emulator, kind: str) -> None:
+    """A load that is given up leaves the table as it was and no parts; it is not taken up again."""
+    path = "out/wh.duckdb" if kind == "duckdb" else "out"
+    home = Home(tmp_path, api, warehouse={"warehouse": kind, "path": path})
+    api.switches({"customers": 300})
+    assert home.load("before").code == 0
+    api.switches({"customers": 1050})
+    assert home.load(failpoint="swap.before:1").code == -signal.SIGKILL
+    home.profile(mode="append")  # what is given up needs no profile any more
+    done = home("load", "--abandon", "r1", "--yes", "--format", "json")
+    assert (done.code, done.json["state"]) == (0, "abandoned"), done.err
+    assert len(home.rows()) == 300
+    assert not (home.root / ".dsync/runs/r1/parts").exists()
+    assert sorted(one.name for one in home.root.rglob(".people*")) == []
+    again = home("resume", "r1")
+    assert (again.code, "DS-LOAD-ABANDONED" in again.err) == (7, True)
+    assert home("load", "--abandon", "r1", "--yes").code == 0
+    assert home("runs", "--format", "json").json["runs"][0]["state"] == "abandoned"
+    assert home.load("r2").code == 0
+    assert len(home.rows()) == 1350
+
+
+@pytest.mark.parametrize("kind", ["ndjson", "duckdb"])
+def test_given_up_too_late(tmp_path: Path, api: Emulator, kind: str) -> None:
+    """What is visible already cannot be taken away: the report says so, and its exit code is 5."""
+    path = "out/wh.duckdb" if kind == "duckdb" else "out"
+    home = Home(tmp_path, api, warehouse={"warehouse": kind, "path": path})
+    assert home.load(failpoint="swap.after:1").code == -signal.SIGKILL
+    done = home("load", "--abandon", "r1", "--yes", "--format", "json")
+    assert (done.code, done.json["state"]) == (5, "abandoned"), done.err
+    assert "look at the table" in done.json["note"]
+    home.check_exact()
+
+
+def test_nothing_to_give_up(home: Home) -> None:
+    """A load that is done, one that does not exist, and other words beside the run are refused."""
+    assert home.load().code == 0
+    assert "DS-LOAD-DONE" in home("load", "--abandon", "r1", "--yes").err
+    assert "DS-RUN-NONE" in home("load", "--abandon", "r9", "--yes").err
+    assert home("load", "customers", "--abandon", "r1", "--yes").code == 64
+    home.check_exact()
+
+
+def test_given_up_in_a_database(tmp_path: Path, api: Emulator, postgres: Postgres) -> None:
+    """The new table and what the ledger says of the load go; its table stays as it was."""
+    import psycopg
+
+    warehouse = {
+        "warehouse": "postgres", "database": postgres.address,
+        "credentials": {"user": postgres.user},
+    }  # fmt: skip
+    home = Home(tmp_path, api, warehouse=warehouse)
+    into = {"connection": "warehouse", "database": "given_up", "table": "people"}
+    home.profile(into=into)
+    assert home("load", "customers", "--run-id", "r0", "--yes").code == 0
+    assert home.load(failpoint="put.after:2").code == -signal.SIGKILL
+    assert home("load", "--abandon", "r1", "--yes").code == 0
+    query = (
+        "SELECT tablename FROM pg_tables WHERE schemaname = 'given_up' UNION ALL "
+        "SELECT run_id FROM given_up._dsync_loads UNION ALL "
+        "SELECT count(*)::text FROM given_up.people"
+    )
+    with psycopg.connect(
+        f"host={postgres.socket} dbname={postgres.name} user={postgres.user}"
+    ) as con:
+        found = {row[0] for row in con.execute(query).fetchall()}
+    assert found == {"people", "_dsync_loads", "r0", "1050"}
+    assert home.load(failpoint="swap.after:1", run="r2").code == -signal.SIGKILL
+    assert home("load", "--abandon", "r2", "--yes").code == 5
+
+
+# ---- refusals, sizes, zones --------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("spelling", ["1", "0.3", "date:2", "none"])
+def test_every_tenth_call_is_refused(home: Home, spelling: str) -> None:
+    """A 429 is waited for as it says: seconds, a decimal, a date, or nothing (A6)."""
+    home.api.switches({"customers": 2200})
+    rule: dict[str, Any] = {"match": {"path": "/customers", "nth": [10, 20]}, "fault": "status",
+                            "status": 429}  # fmt: skip
+    home.api.faults([rule if spelling == "none" else {**rule, "retry_after": spelling}])
+    done = home.load()
+    assert done.code == 0, done.err
+    home.check_exact()
+    calls = [one for one in home.api.ledger() if str(one["path"]).endswith("/customers")]
+    moments = [float(cast("float", one["monotonic_s"])) for one in calls]
+    refused = [place for place, one in enumerate(calls) if one["status"] == 429]
+    assert refused == [9, 19]
+    least = {"1": 1.0, "0.3": 0.3, "date:2": 0.9, "none": 0.0}[spelling]
+    assert all(moments[place + 1] - moments[place] >= least for place in refused)
+
+
+def test_a_store_that_refuses(home: Home) -> None:
+    """A client that is alone in thinking it may ask more is slowed down, never let down (A6)."""
+    home.api.switches({"store_rate_per_s": 5, "customers": 1500, "retry_after": "date"})
+    done = home.load()
+    assert done.code == 0, done.err
+    home.check_exact()
+    good = [one for one in home.api.ledger() if one["status"] == 200]
+    moments = [float(cast("float", one["monotonic_s"])) for one in good]
+    assert all(late - soon > 0.9 for soon, late in zip(moments, moments[5:], strict=False))
+
+
+@pytest.mark.parametrize("kind", ["ndjson", "parquet", "duckdb"])
+def test_ten_thousand(tmp_path: Path, api: Emulator, kind: str) -> None:
+    """10,050 customers are 10,050 rows, none twice (A2)."""
+    path = "out/wh.duckdb" if kind == "duckdb" else "out"
+    home = Home(tmp_path, api, warehouse={"warehouse": kind, "path": path})
+    home.profile(part_rows=3000)
+    api.switches({"customers": 10_050, "shared_email_every": 0})
+    done = home.load()
+    assert done.code == 0, done.err
+    assert (done.json["rows"], len(home.rows())) == (10_050, 10_050)
+    home.check_exact()
+
+
+@pytest.mark.parametrize("zone", ["America/Los_Angeles", "Pacific/Kiritimati"])
+@pytest.mark.parametrize("kind", ["ndjson", "parquet", "duckdb"])
+def test_wherever_the_machine_is(
+    tmp_path: Path, api: Emulator, kind: str, zone: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`time` is the moment of the load, and moments of records stay as they are (A18)."""
+    path = "out/wh.duckdb" if kind == "duckdb" else "out"
+    home = Home(tmp_path, api, warehouse={"warehouse": kind, "path": path})
+    api.switches({"customers": 100})
+    columns = {"json_response": {"json": "@"}, "time": {"now": True}, "at": {"path": "created_at"}}
+    home.profile(columns=columns)
+    began = int(time.time())
+    monkeypatch.setenv("TZ", zone)
+    time.tzset()
+    try:
+        done = home.load()
+    finally:
+        monkeypatch.delenv("TZ")
+        time.tzset()
+    assert done.code == 0, done.err
+    started = datetime.fromisoformat(done.json["started"])
+    assert began - 1 <= started.timestamp() <= time.time()
+    assert started.utcoffset() == datetime.now(UTC).utcoffset()
+    for row in home.rows():
+        assert began <= row["time"] <= time.time()
+        assert row["at"] == json.loads(row["json_response"]).get("created_at")
+
+
+# ---- other sources -----------------------------------------------------------------------------
+
+PEOPLE = [(n, f"name {n}", None if n % 7 == 0 else n / 4) for n in range(1, 3001)]
+COLUMNS = {
+    "id": {"path": "id", "type": "long"},
+    "name": {"path": "name"},
+    "points": {"path": "points", "type": "double"},
+}
+
+
+def _sql(root: Path) -> dict[str, Any]:
+    with sqlite3.connect(root / "erp.db") as con:
+        con.execute("CREATE TABLE people (id INTEGER, name TEXT, points REAL)")
+        con.executemany("INSERT INTO people VALUES (?, ?, ?)", PEOPLE)
+    con.close()
+    document = json.loads((root / "directorsync.yml").read_text())
+    document["connections"]["erp"] = {"database": "sqlite:///erp.db"}
+    (root / "directorsync.yml").write_text(json.dumps(document))
+    statement = "SELECT id, name, points FROM people"
+    return {"sql": {"connection": "erp", "statement": statement}}
+
+
+def _json(root: Path) -> dict[str, Any]:
+    people = [dict(zip(COLUMNS, row, strict=True)) for row in PEOPLE]
+    (root / "people.json").write_text(json.dumps({"data": {"people": people}}))
+    return {"json": {"path": "people.json", "records": "data.people"}}
+
+
+def _parquet(root: Path) -> dict[str, Any]:
+    with duckdb.connect() as con:
+        con.execute("CREATE TABLE people (id BIGINT, name VARCHAR, points DOUBLE)").fetchall()
+        con.executemany("INSERT INTO people VALUES (?, ?, ?)", PEOPLE)
+        con.execute(f"COPY people TO '{root}/people.parquet'").fetchall()
+    return {"parquet": {"path": "people.parquet"}}
+
+
+def _xlsx(root: Path) -> dict[str, Any]:
+    import xlsxwriter
+
+    with xlsxwriter.Workbook(str(root / "people.xlsx")) as book:
+        sheet = book.add_worksheet("People")
+        for place, row in enumerate([tuple(COLUMNS), *PEOPLE]):
+            sheet.write_row(place, 0, row)
+    return {"xlsx": {"path": "people.xlsx", "sheet": "People"}}
+
+
+@pytest.mark.parametrize("make", [_sql, _json, _parquet, _xlsx], ids=lambda make: make.__name__)
+def test_rows_of_any_source(home: Home, make: Any) -> None:
+    """Rows of a database and of each kind of file arrive typed, once, over a kill too."""
+    home.profile(source=make(home.root), identity=["id"], columns=COLUMNS, part_rows=1000)
+    assert home.load(failpoint="part.after:1").code == -signal.SIGKILL
+    done = home("resume", "r1", "--format", "json")
+    assert (done.code, done.json["rows"]) == (0, 3000), done.err
+    rows = sorted((row["id"], row["name"], row["points"]) for row in home.rows())
+    assert rows == PEOPLE
+
+
+def test_rows_that_changed_meanwhile(home: Home) -> None:
+    """A source that is another one by now is not mixed with what was read: exit 7."""
+    source = _sql(home.root)
+    home.profile(source=source, identity=["id"], columns=COLUMNS, part_rows=1000)
+    assert home.load(failpoint="part.after:1").code == -signal.SIGKILL
+    with sqlite3.connect(home.root / "erp.db") as con:
+        con.execute("UPDATE people SET name = 'another' WHERE id = 2999")
+    con.close()
+    done = home("resume", "r1")
+    assert (done.code, "DS-LOAD-STALE" in done.err) == (7, True)
+    assert not (home.root / "out/cdp/people.ndjson").exists()
+
+
+def test_records_below_others(tmp_path: Path, api: Emulator) -> None:
+    """A listing of one call for each record of another one is loaded with what that one gives."""
+    with emulators.start("n2f", switches={"quota": {}}) as n2f:
+        home = Home(tmp_path / "project", api)
+        document = json.loads((home.root / "directorsync.yml").read_text())
+        document["connections"]["n2f"] = {
+            "system": "n2f", "base_url": f"{n2f.url}/services/api/v2/", "limits": "none",
+            "credentials": {"client_id": "demo-client", "client_secret": "demo-secret"},
+        }  # fmt: skip
+        (home.root / "directorsync.yml").write_text(json.dumps(document))
+        home.profile(
+            source={"api": {"connection": "n2f", "resource": "axes"}}, identity=[],
+            columns={"company": {"path": "company_code"}, "uuid": {"path": "uuid"}},
+        )  # fmt: skip
+        done = home.load()
+        assert done.code == 0, done.err
+        rows = home.rows()
+        calls = [str(one["path"]) for one in n2f.ledger()]
+        assert len({row["company"] for row in rows}) == sum(one.endswith("axes") for one in calls)
+        assert len(rows) > len({row["company"] for row in rows}) > 1
+        assert all(row["uuid"] for row in rows)
