@@ -283,7 +283,7 @@ class Seen:
 
     def __init__(self, folder: Path, known: Iterable[bytes] = ()) -> None:
         self._folder = folder
-        self._bits = array("Q", bytes(8 << _FILTER_BITS))
+        self._bits = bytearray(1 << _FILTER_BITS)
         # Without a name SQLite makes a file that goes with the connection.
         self._index = sqlite3.connect("", isolation_level=None, check_same_thread=False)
         self._index.execute(f"PRAGMA cache_size=-{CACHE_KIB}")
@@ -330,15 +330,18 @@ class Seen:
         """The places of keys that may have been met before; all are met now."""
         doubtful: list[int] = []
         bits, masks = self._bits, _MASKS
-        numbers = array("Q", b"".join(keys))
-        for place, (one, two) in enumerate(zip(numbers[::2], numbers[1::2], strict=True)):
-            here, there = one & _PLACE, two & _PLACE
-            mask, other = masks[one >> 52], masks[two >> 52]
-            if bits[here] & mask == mask and bits[there] & other == other:
+        numbers = array("I", b"".join(keys))
+        for place, (one, two, three) in enumerate(
+            zip(numbers[::4], numbers[1::4], numbers[2::4], strict=True)
+        ):
+            a, b, c = one & _PLACE, two & _PLACE, three & _PLACE
+            of_a, of_b, of_c = masks[one >> 24], masks[two >> 24], masks[three >> 24]
+            if bits[a] & of_a == of_a and bits[b] & of_b == of_b and bits[c] & of_c == of_c:
                 doubtful.append(place)
             else:
-                bits[here] |= mask
-                bits[there] |= other
+                bits[a] |= of_a
+                bits[b] |= of_b
+                bits[c] |= of_c
         return doubtful
 
     def _wait(self, keys: bytes) -> None:
@@ -359,11 +362,12 @@ def split(keys: bytes) -> list[bytes]:
     return [keys[at : at + KEY_BYTES] for at in range(0, len(keys), KEY_BYTES)]
 
 
-_FILTER_BITS = 20
-"""of words of 64 bits: 8 MB, in which ten million records leave one doubt in twenty"""
+_FILTER_BITS = 23
+"""of bytes: 8 MB, in which ten million records leave one doubt in twenty"""
 _PLACE = (1 << _FILTER_BITS) - 1
 _WAITING_BYTES = 4 << 20
-_MASKS = [1 << (n & 63) | 1 << (n >> 6) | 1 << (n * 37 % 61) for n in range(1 << 12)]
+_MASKS = bytes(1 << (n & 7) | 1 << ((n & 7) + 1 + (n >> 3) % 7 & 7) for n in range(256))
+"""two bits of a byte for each of its values"""
 
 
 def _text(value: Any) -> str:
