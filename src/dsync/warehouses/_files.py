@@ -95,9 +95,9 @@ class Files:
             self._grown.append(part)
 
     def _joined(self, parts: Sequence[Part], new: Path, load: Load, kept: Sequence[Path]) -> int:
-        if self._format.add is not None and list(parts) == self._grown and parts:
-            if new.stat().st_size == sum(part.bytes for part in parts):
-                return self._grown_rows
+        grown = bool(parts) and list(parts) == self._grown
+        if grown and new.stat().st_size == sum(part.bytes for part in parts):
+            return self._grown_rows
         return self._format.join([*kept, *(part.file for part in parts)], new, load.columns)
 
     async def finish(self, parts: Sequence[Part]) -> Loaded:

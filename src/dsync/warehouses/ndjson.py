@@ -6,6 +6,7 @@ import contextlib
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import BinaryIO
 
 import msgspec
 
@@ -52,6 +53,19 @@ def join(files: Sequence[Path], to: Path, _columns: Mapping[str, Type]) -> int:
     return count_rows(to)
 
 
+def add(file: Path, to: Path) -> int:
+    """See `Format`. The lines are counted where they were written."""
+    with (
+        file.open("rb") as lines,
+        os.fdopen(os.open(to, os.O_RDWR | os.O_CREAT, 0o666), "rb+") as out,
+    ):
+        began = out.seek(0, os.SEEK_END)
+        _copied(lines.fileno(), out.fileno())
+        os.fsync(out.fileno())
+        out.seek(began)
+        return _counted(out)
+
+
 def _copied(source: int, target: int) -> None:
     """All bytes, within the kernel where it can."""
     if hasattr(os, "copy_file_range"):
@@ -68,7 +82,11 @@ def _copied(source: int, target: int) -> None:
 def count_rows(file: Path) -> int:
     """The lines of a file."""
     with file.open("rb") as lines:
-        return sum(chunk.count(b"\n") for chunk in iter(lambda: lines.read(_CHUNK), b""))
+        return _counted(lines)
 
 
-FORMAT = Format(suffix="ndjson", writer=Writer, join=join, count=count_rows)
+def _counted(lines: BinaryIO) -> int:
+    return sum(chunk.count(b"\n") for chunk in iter(lambda: lines.read(_CHUNK), b""))
+
+
+FORMAT = Format(suffix="ndjson", writer=Writer, join=join, count=count_rows, add=add)
