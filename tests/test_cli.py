@@ -171,7 +171,7 @@ def test_completion(dsync: Dsync) -> None:
 
 def test_schema_is_json(dsync: Dsync) -> None:
     """`dsync schema` prints JSON Schemas."""
-    for kind in ("profile", "system", "config", "tenants"):
+    for kind in ("profile", "load", "system", "config", "tenants"):
         assert dsync("schema", kind).json["$schema"].endswith("schema")
 
 

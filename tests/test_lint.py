@@ -426,7 +426,7 @@ def test_documented_profiles_are_clean(tmp_path: Path) -> None:
 # --- schemas --------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("kind", ["profile", "system", "config", "tenants"])
+@pytest.mark.parametrize("kind", ["profile", "load", "system", "config", "tenants"])
 def test_schemas_are_schemas(kind: Any) -> None:
     """Each kind of file has a JSON Schema of draft 2020-12."""
     made = lint.schema(kind)

@@ -149,11 +149,12 @@ def init(folder: Path, *, example: str | None = None) -> list[Path]:
 
 
 def schemas() -> dict[str, dict[str, Any]]:
-    """The JSON Schemas of our YAML files: profile, system, config, tenants."""
+    """The JSON Schemas of our YAML files: profile, load (profiles), system, config, tenants."""
     from dsync import lint
 
     return {
         "profile": lint.schema("profile"),
+        "load": lint.schema("load"),
         "system": lint.schema("system"),
         "config": lint.schema("config"),
         "tenants": lint.schema("tenants"),

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from dsync import loadprofile
 from dsync.errors import Invalid, StorageFault
 
 SCHEMAS = "schemas"
@@ -87,6 +88,8 @@ def _write(folder: Path, files: Mapping[str, str]) -> None:
 
 def _name_schema(path: Path, folder: Path) -> None:
     kind = _kind(path.relative_to(folder))
+    if kind == "profile" and loadprofile.is_load(path):
+        kind = "load"
     if kind is None:
         return
     schema = Path(os.path.relpath(folder / SCHEMAS / f"{kind}.json", path.parent)).as_posix()

@@ -26,7 +26,7 @@ VERBS = {
     "dump": "write what a system holds as JSON lines",
     "cache": "list the inventories that are kept between runs, or forget them",
     "profiles": "list the profiles that are found, and where",
-    "schema": "print the JSON Schema of profiles, system files or configuration",
+    "schema": "print the JSON Schema of profiles, loads, system files or configuration",
     "emulate": "run a local imitation of an API",
     "demo": "plan, apply and plan again against the Director emulator",
     "director": "the commands of the older Director importer: import-repos and others",

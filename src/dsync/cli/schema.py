@@ -10,9 +10,9 @@ from dsync.cli.terminal import say
 
 
 @click.command("schema")
-@click.argument("kind", type=click.Choice(["profile", "system", "config", "tenants"]))
+@click.argument("kind", type=click.Choice(["profile", "load", "system", "config", "tenants"]))
 def command(kind: str) -> int:
-    """Print the JSON Schema of profiles, system files or configuration."""
+    """Print the JSON Schema of profiles, load profiles, system files or configuration."""
     from dsync import api
 
     say(json.dumps(api.schemas()[kind], indent=2, ensure_ascii=False))

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
-from dsync import config, profile, system
+from dsync import config, loadprofile, profile, system
 from dsync.lint.codes import Kind
 
 _DRAFT = "https://json-schema.org/draft/2020-12/schema"
 
 
-def schema(kind: Kind) -> dict[str, Any]:
-    """The JSON Schema (draft 2020-12) of a kind of file, for editors.
+def schema(kind: Kind | Literal["load"]) -> dict[str, Any]:
+    """The JSON Schema (draft 2020-12) of a kind of file, for editors; `load`: of load profiles.
 
     It knows what a file may hold by itself; a profile that extends another may leave sections out,
     so the schema of profiles requires none.
@@ -21,6 +21,7 @@ def schema(kind: Kind) -> dict[str, Any]:
 
     models: Mapping[str, Any] = {
         "profile": profile.Profile,
+        "load": loadprofile.LoadProfile,
         "system": system.System,
         "config": config.Settings,
         "tenants": scopes.TenantsFile,
