@@ -7,6 +7,7 @@ rows from files and databases, and clocks of other zones.
 from __future__ import annotations
 
 import json
+import shutil
 import signal
 import sqlite3
 import time
@@ -16,11 +17,13 @@ from pathlib import Path
 from typing import Any, cast
 
 import duckdb
+import jsonschema
 import pytest
 from tests.postgres_server import Postgres, postgres
 from tests.test_loading import QUICK, Home
 
-from dsync import emulators
+from dsync import emulators, lint, scaffold, yamlfile
+from dsync.cli import main
 from dsync.emulators import Emulator
 
 __all__ = ["postgres"]
@@ -28,6 +31,7 @@ __all__ = ["postgres"]
 pytestmark = pytest.mark.integration
 
 ROOT = Path(__file__).parents[1]
+SHIPPED = ROOT / "src/dsync/profiles/yotpo/customers.yml"
 
 
 @pytest.fixture
@@ -280,3 +284,96 @@ def test_records_below_others(tmp_path: Path, api: Emulator) -> None:
         assert len({row["company"] for row in rows}) == sum(one.endswith("axes") for one in calls)
         assert len(rows) > len({row["company"] for row in rows}) > 1
         assert all(row["uuid"] for row in rows)
+
+
+# ---- editors, doctors --------------------------------------------------------------------------
+
+OPTIONAL = [
+    {},
+    {"since": {"path": "updated_at", "query": "since"}, "mode": "append"},
+    {"columns": {"a": {"json": "@", "ascii": True}, "b": {"path": "x", "type": "long"}}},
+]
+
+
+@pytest.mark.parametrize("more", OPTIONAL, ids=["plain", "since", "columns"])
+def test_the_schema_of_load_profiles(home: Home, more: dict[str, Any]) -> None:
+    """The JSON Schema takes what the loader takes, and refuses words that it does not know."""
+    validator = jsonschema.Draft202012Validator(lint.schema("load"))
+    home.profile(**more)
+    document = json.loads((home.root / "profiles/customers.yml").read_text())
+    assert home("validate", "--strict").code == 0
+    validator.validate(document)
+    validator.validate(yamlfile.load(SHIPPED).data)
+    for place, wrong in ((document, "mapping"), (document["load"], "colums")):
+        place[wrong] = {}
+        assert not validator.is_valid(document)
+        del place[wrong]
+
+
+def test_init_names_it(tmp_path: Path) -> None:
+    """A new project's load profiles name their own schema, others that of profiles."""
+    (example := tmp_path / "example").mkdir()
+    for name, text in (("load", SHIPPED.read_text()), ("plan", "version: 1\nresource: items\n")):
+        (example / f"profiles/{name}.yml").parent.mkdir(exist_ok=True)
+        (example / f"profiles/{name}.yml").write_text(text)
+    schemas = {"load": lint.schema("load"), "profile": lint.schema("profile")}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(scaffold, "examples", lambda: {"mine": example})
+        scaffold.create(tmp_path / "new", example="mine", schemas=schemas)
+    lines = {
+        name: (tmp_path / f"new/profiles/{name}.yml").read_text().partition("\n")[0]
+        for name in ("load", "plan")
+    }
+    assert lines["load"].endswith("../schemas/load.json")
+    assert lines["plan"].endswith("../schemas/profile.json")
+
+
+def test_the_examples_of_loads_are_strict(tmp_path: Path) -> None:
+    """What ships validates, with warnings as errors."""
+    folder = tmp_path / "cdp"
+    assert main(["init", str(folder), "--example", "yotpo"]) == 0
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("YOTPO_CLIENT_SECRET", "demo-secret")
+        assert main(["validate", "--strict", "--project", str(folder)]) == 0
+        assert main(["validate", "--strict", "--project", str(folder), "yotpo/customers"]) == 0
+
+
+@pytest.mark.parametrize("kind", ["ndjson", "parquet", "duckdb"])
+def test_the_doctor_tries_warehouses(tmp_path: Path, api: Emulator, kind: str) -> None:
+    """The doctor says whether folder or file can be written, and leaves nothing."""
+    path = "out/wh.duckdb" if kind == "duckdb" else "out"
+    home = Home(tmp_path, api, warehouse={"warehouse": kind, "path": path})
+    assert "can be made" in home("doctor").out
+    assert not (home.root / "out").exists()
+    assert home.load().code == 0
+    done = home("doctor")
+    assert (done.code, done.err) == (0, "")
+    assert "ok  warehouse warehouse: " in done.out
+    shutil.rmtree(home.root / "out")
+    (home.root / "out").write_text("")
+    assert home("doctor").code == 11
+
+
+def test_the_doctor_tries_accounts(tmp_path: Path, api: Emulator, postgres: Postgres) -> None:
+    """A database is connected to, a key is shown to its account; a wrong one is not let in."""
+    database = {
+        "warehouse": "postgres", "database": postgres.address,
+        "credentials": {"user": postgres.user},
+    }  # fmt: skip
+    home = Home(tmp_path / "a", api, warehouse=database)
+    assert f"the database {postgres.name} lets us in" in home("doctor").out
+    home.warehouse = {**database, "credentials": {"user": "nobody-of-ours"}}
+    home.configure()
+    assert home("doctor").code in (9, 10)
+    switches = {"keys": ["1/demo"], "write_only_keys": ["1/write-only"]}
+    with emulators.start("treasure_data", switches=switches) as account:
+        for key, code in (("1/demo", 0), ("1/write-only", 0), ("1/wrong", 9)):
+            home.warehouse = {
+                "warehouse": "treasure_data", "base_url": account.url,
+                "credentials": {"key": key},
+            }  # fmt: skip
+            home.configure()
+            done = home("doctor")
+            assert done.code == code, done.out
+            assert key not in done.out
+        assert {one["method"] for one in account.ledger()} == {"GET"}

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from importlib import metadata
 from typing import Any
 
+from dsync import loads, secrets, yamlfile
 from dsync import project as projects
-from dsync import secrets, yamlfile
 from dsync import system as systems
 from dsync.errors import DsyncError, Unavailable
 from dsync.project import Project
@@ -56,7 +56,9 @@ def examine(project: Project) -> Iterator[Check]:
     if names:
         project.start_logs()
     for name in names:
-        if name in project.config.databases:
+        if name in project.config.warehouses:  # some of which are databases, too
+            yield _warehouse(project, name)
+        elif name in project.config.databases:
             yield _database(project, name)
         else:
             yield asyncio.run(_connection(project, name))
@@ -151,6 +153,15 @@ def _database(project: Project, name: str) -> Check:
         return _failed(subject, fault)
     message = f"{database.address} lets us in (select 1, {took * 1000:.0f} ms)"
     return Check(subject=subject, message=message)
+
+
+def _warehouse(project: Project, name: str) -> Check:
+    subject = f"warehouse {name}"
+    try:
+        found = loads.probe(project, name)
+    except DsyncError as fault:
+        return _failed(subject, fault)
+    return Check(subject=subject, message=str(secrets.redact(found)))
 
 
 def _failed(subject: str, fault: DsyncError) -> Check:

@@ -273,6 +273,23 @@ async def _abandon(warehouse: Warehouse, load: Load) -> bool:
         await warehouse.close()
 
 
+def probe(project: Project, name: str) -> str:
+    """Whether the warehouse of this connection lets us in; says what was found, changes nothing.
+
+    Raises: what `Warehouse.probe` raises; Invalid for a connection that is wrong.
+    """
+    configured = project.config.warehouse(name)
+
+    async def ask() -> str:
+        warehouse = connect(configured.kind, _site(project, configured, project.state))
+        try:
+            return await warehouse.probe()
+        finally:
+            await warehouse.close()
+
+    return asyncio.run(ask())
+
+
 def is_load(project: Project, run_id: str) -> bool:
     """True when there is a load of this name. Raises: UsageFault for what can be no name."""
     return LoadBook.exists(project.runs / check_run_id(run_id))
@@ -429,7 +446,7 @@ class _Marking:
         self._moves = loaded.profile.load.since is not None
         self.suffix = warehouse.suffix
         self.writer, self.begin, self.put = warehouse.writer, warehouse.begin, warehouse.put
-        self.abandon, self.close = warehouse.abandon, warehouse.close
+        self.abandon, self.close, self.probe = warehouse.abandon, warehouse.close, warehouse.probe
 
     async def finish(self, parts: Sequence[Any]) -> Any:
         loaded = await self._warehouse.finish(parts)

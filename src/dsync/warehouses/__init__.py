@@ -121,6 +121,13 @@ class Warehouse(Protocol):
         """A writer of a new part file; a file that is there is written over."""
         ...
 
+    async def probe(self) -> str:
+        """Find out whether we are let in, changing nothing; says in a few words what was found.
+
+        Raises: Invalid, Unauthorized, Unavailable, StorageFault.
+        """
+        ...
+
     async def begin(self, load: Load) -> None:
         """Make sure that the load can be made, and that its session or new table is there.
 

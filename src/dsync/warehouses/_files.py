@@ -64,6 +64,10 @@ class Files:
         """See `Warehouse`."""
         return self._format.writer(file, columns)
 
+    async def probe(self) -> str:
+        """See `Warehouse`."""
+        return writable(self._folder())
+
     async def begin(self, load: Load) -> None:
         """See `Warehouse`."""
         check_name(load.table, "table", self._site)
@@ -153,6 +157,9 @@ class Files:
         return self._load
 
     def _target(self, load: Load) -> Path:
+        return self._folder() / load.database / f"{load.table}.{self.suffix}"
+
+    def _folder(self) -> Path:
         if self._site.path is None:
             raise Invalid(
                 f"the connection `{self._site.connection}` says no `path`",
@@ -160,11 +167,22 @@ class Files:
                 where=self._site.place,
                 hint=f"add connections.{self._site.connection}.path: the folder of its tables",
             )
-        return self._site.path / load.database / f"{load.table}.{self.suffix}"
+        return self._site.path
 
     def _new(self, load: Load) -> Path:
         target = self._target(load)
         return target.with_name(f".{load.table}.{load.run_id}.{self.suffix}")
+
+
+def writable(folder: Path) -> str:
+    """Says that a folder can be written, or made. Raises: StorageFault."""
+    there = next(one for one in (folder, *folder.parents) if one.exists())
+    with guarded(there):
+        if not there.is_dir():
+            raise NotADirectoryError(20, "this is a file, and a folder is needed", str(there))
+        if not os.access(there, os.W_OK | os.X_OK):
+            raise PermissionError(13, "the folder cannot be written", str(there))
+    return f"{folder} can be written" if there == folder else f"{folder} can be made"
 
 
 def check_name(name: str, what: str, site: Site) -> None:

@@ -17,7 +17,7 @@ from dsync.failpoints import point
 from dsync.sql import literal
 from dsync.storage import guarded
 from dsync.warehouses import Load, Loaded, Part, PartWriter, Site, Type, Warehouse, parquet
-from dsync.warehouses._files import check_name
+from dsync.warehouses._files import check_name, writable
 
 if TYPE_CHECKING:
     import duckdb
@@ -39,6 +39,17 @@ class _File:
 
     def writer(self, file: Path, columns: Mapping[str, Type]) -> PartWriter:
         return parquet.Writer(file, columns)
+
+    async def probe(self) -> str:
+        path = self._path()
+        if not path.exists():
+            return writable(path.parent)
+        await asyncio.to_thread(self._ask_nothing)
+        return f"{path} can be opened"
+
+    def _ask_nothing(self) -> None:
+        with self._opened() as con:
+            con.execute("SELECT 1").fetchall()
 
     async def begin(self, load: Load) -> None:
         check_name(load.table, "table", self._site)

@@ -96,6 +96,13 @@ class _Postgres:
     def writer(self, file: Path, columns: Mapping[str, Type]) -> PartWriter:
         return Writer(file, columns)
 
+    async def probe(self) -> str:
+        def ask(con: Any) -> str:
+            ((name,),) = con.execute("SELECT current_database()").fetchall()
+            return f"the database {name} lets us in"
+
+        return await asyncio.to_thread(self._asked, ask)
+
     async def begin(self, load: Load) -> None:
         schema = load.database or self._site.schema or "public"
         for name in (schema, load.table, *load.columns):

@@ -150,6 +150,14 @@ class TreasureData:
         """A writer of a new part file; a file that is there is written over."""
         return MsgpackWriter(file, columns)
 
+    async def probe(self) -> str:
+        """Raises: Unauthorized for a key that is not known here; Unavailable."""
+        found = await self._calls.see("database/list")
+        databases = (found or {}).get("databases")
+        if not isinstance(databases, list):
+            raise _breach("database/list gives no list")
+        return f"{self._calls.origin} takes the key ({len(databases)} databases)"
+
     # ---- begin ---------------------------------------------------------------------------------
 
     async def begin(self, load: Load) -> None:
