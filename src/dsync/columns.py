@@ -144,7 +144,7 @@ class Maker:
             return lambda lines, _found: [text] * len(lines)
         if column.json_ == "@":
             if column.ascii:
-                return lambda lines, _found: [_ascii(text) for text in self._texts(lines)]
+                return lambda lines, _found: self._ascii_texts(lines)
             return lambda lines, _found: self._texts(lines)
         find = self._finder(column.json_ or column.path or "@")
         if column.json_ is not None:
@@ -167,6 +167,12 @@ class Maker:
         if not self._compact:
             lines = [_compact(line) for line in lines]
         return [line.decode() for line in lines]
+
+    def _ascii_texts(self, lines: Sequence[bytes]) -> list[str]:
+        if not self._compact:
+            lines = [_compact(line) for line in lines]
+        # All of a page at once: no line has a break in it.
+        return _ascii(b"\n".join(lines).decode()).split("\n") if lines else []
 
 
 _Column = Callable[[Sequence[bytes], Sequence[Any]], list[Any]]
