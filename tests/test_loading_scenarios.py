@@ -7,11 +7,12 @@ rows from files and databases, and clocks of other zones.
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import signal
 import sqlite3
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, cast
@@ -22,7 +23,7 @@ import pytest
 from tests.postgres_server import Postgres, postgres
 from tests.test_loading import QUICK, Home
 
-from dsync import emulators, lint, scaffold, yamlfile
+from dsync import emulators, lint, loading, scaffold, yamlfile
 from dsync.cli import main
 from dsync.emulators import Emulator
 
@@ -118,6 +119,90 @@ def test_given_up_in_a_database(tmp_path: Path, api: Emulator, postgres: Postgre
     assert found == {"people", "_dsync_loads", "r0", "1050"}
     assert home.load(failpoint="swap.after:1", run="r2").code == -signal.SIGKILL
     assert home("load", "--abandon", "r2", "--yes").code == 5
+
+
+# ---- pages that fail ---------------------------------------------------------------------------
+
+FOR_EVER = {
+    "html": ({"fault": "html"}, "DS-HTTP-HTML", 10),
+    "cut JSON": ({"fault": "truncated_json"}, "DS-HTTP-JSON", 10),
+    "401": ({"fault": "status", "status": 401}, "DS-AUTH", 9),
+    "403": ({"fault": "status", "status": 403}, "DS-", 9),
+    "404": ({"fault": "status", "status": 404}, "DS-", 10),
+    "500": ({"fault": "status", "status": 500}, "DS-HTTP", 10),
+    "bad cursor": ({"fault": "bad_cursor"}, "invalid page_info", 10),
+}
+
+
+@pytest.mark.parametrize("name", FOR_EVER)
+def test_page_seven_is_broken_for_ever(home: Home, name: str) -> None:
+    """A listing without its seventh page is no success: the table is as it was, and cause and
+    resource are named (A4, traps 1 and 2)."""
+    rule, said, code = FOR_EVER[name]
+    home.api.switches({"customers": 300})
+    assert home.load("before").code == 0
+    home.api.switches({"customers": 1050})
+    home.configure(retries=1)
+    home.api.faults([{"match": {"path": "/customers", "from": 7}, **rule}])
+    done = home.load()
+    assert done.code == code, done.err
+    assert said in done.err
+    assert "customers" in done.err
+    assert len(home.rows()) == 300
+    report = home("report", "r1", "--format", "json").json
+    assert (report["state"], report["exit_code"]) == ("failed", code)
+    assert report["pages"] <= 6
+    home.api.faults([])
+    assert home("resume", "r1").code == 0
+    home.check_exact()
+
+
+def test_html_twice(home: Home) -> None:
+    """A page that is HTML twice is asked for a third time, and the calls tell both retries (A3)."""
+    home.api.faults([{"match": {"path": "/customers", "nth": [7, 8]}, "fault": "html"}])
+    assert home.load().code == 0
+    home.check_exact()
+    lines = (home.root / ".dsync/runs/r1/calls.ndjson").read_text().splitlines()
+    calls = [json.loads(line) for line in lines]
+    assert [one["attempt"] for one in calls if one.get("attempt", 1) > 1] == [2, 3]
+
+
+def test_refusals_are_no_errors(home: Home) -> None:
+    """Waiting for a rate takes nothing from the attempts that errors have (trap 6)."""
+    home.configure(retries=1)
+    home.api.faults([
+        {"match": {"path": "/customers", "nth": [3, 4, 5, 7]}, "fault": "status", "status": 429,
+         "retry_after": 0.05},
+        {"match": {"path": "/customers", "nth": 6}, "fault": "status", "status": 500},
+    ])  # fmt: skip
+    done = home.load()
+    assert done.code == 0, done.err
+    home.check_exact()
+
+
+def test_reading_waits_for_a_slow_warehouse(tmp_path: Path, api: Emulator) -> None:
+    """Parts are brought while pages are read, and no more lie about than are allowed (trap 25)."""
+    with emulators.start("treasure_data", switches={"keys": ["1/demo"]}) as account:
+        warehouse = {
+            "warehouse": "treasure_data", "base_url": account.url,
+            "credentials": {"key": "1/demo"},
+        }  # fmt: skip
+        home = Home(tmp_path, api, warehouse=warehouse)
+        home.profile(part_rows=100)
+        account.faults([{"match": {"path": "upload_part"}, "fault": "delay", "delay_s": 0.3}])
+        done = home.load()
+        assert done.code == 0, done.err
+        ends = [_moment(one) + 0.3 for one in account.ledger() if "upload_part" in str(one["path"])]
+        pages = [_moment(one) for one in api.ledger() if str(one["path"]).endswith("/customers")]
+    assert len(ends) == 11
+    assert min(ends) < max(pages)
+    ahead = loading.LANES + loading.PARTS_AHEAD + 2  # one open, one that waits for its place
+    for place, page in enumerate(pages):
+        assert place - sum(end < page + 0.1 for end in ends) <= ahead
+
+
+def _moment(call: Mapping[str, object]) -> float:
+    return float(cast("float", call["monotonic_s"]))
 
 
 # ---- refusals, sizes, zones --------------------------------------------------------------------
@@ -377,3 +462,21 @@ def test_the_doctor_tries_accounts(tmp_path: Path, api: Emulator, postgres: Post
             assert done.code == code, done.out
             assert key not in done.out
         assert {one["method"] for one in account.ledger()} == {"GET"}
+
+
+# ---- the table ---------------------------------------------------------------------------------
+
+
+def test_every_scenario_and_trap_has_its_test() -> None:
+    """The tables have all twenty scenarios and thirty traps; rows name tests, or say open."""
+    page = (ROOT / "docs/decisions/0017-loading.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| (A?[\d, ]+) \|(.*)$", page, re.MULTILINE)
+    named = [one.strip() for numbers, _ in rows for one in numbers.split(",")]
+    wanted = [f"A{n}" for n in range(1, 21)] + [str(n) for n in range(1, 31)]
+    assert sorted(named) == sorted(wanted)
+    files = (ROOT / "tests").rglob("test_*.py")
+    there = set(re.findall(r"^def (test_\w+)", "\n".join(f.read_text() for f in files), re.M))
+    for what, told in rows:
+        tests = set(re.findall(r"`(test_\w+)`", told))
+        assert tests or "open" in told, what
+        assert tests <= there, (what, tests - there)
