@@ -269,6 +269,7 @@ class _Spool:
         self._folder = book.folder / PARTS
         self._maker = Maker(work.section, started=work.started, run_id=work.load.run_id)
         self._writer: PartWriter | None = None
+        self._sealed: PartWriter | None = None
         self._opened = 0
         self._rows = 0
         self._marks: list[tuple[str, str]] = []
@@ -387,7 +388,7 @@ class _Spool:
             writer=self._writer, file=self._file, rows=self._rows, marks=self._marks,
             keys=self._seen.take() if self._rows else b"", after=self._after(ended=ended),
         )  # fmt: skip
-        self._writer, self._rows, self._marks = None, 0, []
+        self._writer, self._sealed, self._rows, self._marks = None, self._writer, 0, []
         return sealed
 
     def close(self, sealed: _Sealed) -> Entry | None:
@@ -405,6 +406,7 @@ class _Spool:
         with guarded(self._folder):
             point("part.before")
             writer.close()
+            self._sealed = None
             sha256, size = _digest(sealed.file)
             name = f"p{number:05d}_{sha256[:16]}"
             file = f"{name}.{self._work.warehouse.suffix}"
@@ -452,10 +454,12 @@ class _Spool:
 
     def drop(self) -> None:
         """What is no closed part never was."""
-        writer, self._writer = self._writer, None
-        if writer is not None:
-            with contextlib.suppress(Exception):
-                writer.close()
+        # A part may have been sealed when the load ended, and nobody has come to close it.
+        for writer in (self._writer, self._sealed):
+            if writer is not None:
+                with contextlib.suppress(Exception):
+                    writer.close()
+        self._writer = self._sealed = None
         with contextlib.suppress(OSError):
             for left in self._folder.glob("open*"):
                 left.unlink()
