@@ -567,10 +567,11 @@ def _whole(text: str | None) -> int | None:
 def retry_after_s(text: str | None, sent_at: datetime) -> float | None:
     """Seconds that a `Retry-After` asks for; None when it is missing or absurd.
 
-    A date is read against the answer's own `Date`, so that a wrong clock does no harm.
+    A date is read against the answer's own `Date`, so that a wrong clock does no harm. Parts of a
+    second are read too: no standard knows them, and some APIs say them.
     """
     text = (text or "").strip()
-    if re.fullmatch(r"\d{1,10}", text):
+    if re.fullmatch(r"\d{1,10}(\.\d{1,10})?", text, re.ASCII):
         seconds = float(text)
         return seconds if seconds <= 86400 else None
     moment = http_date(text)

@@ -556,7 +556,8 @@ class Rest:
         """
         throttled = bad = 0
         call = replace(call, tries=Tries())
-        for attempt in count(1):
+        for asked in count(1):
+            attempt = asked - throttled  # waiting for a rate is no failed attempt
             try:
                 answer = await self._once(call)
             except (NotSent, Unclear) as fault:
@@ -603,7 +604,8 @@ class Rest:
             return replace(outcome, state="unknown") if doubtful else outcome
 
         again = _Again(write, self._clock)
-        for attempt in count(1):
+        for asked in count(1):
+            attempt = asked - throttled  # waiting for a rate is no failed attempt
             try:
                 answer = await self._once(call)
             except NotSent as fault:
