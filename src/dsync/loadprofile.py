@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -158,11 +159,14 @@ class Loaded:
         return self.root.spot(way)
 
 
+_WORD = re.compile(rb"\bload\b")
+
+
 def is_load(path: Path) -> bool:
     """Whether the profile in this file is one of ours; False for one that cannot be read."""
     try:
         # Most files are none, and reading YAML takes its time.
-        if b"load" not in path.read_bytes():
+        if not _WORD.search(path.read_bytes()):
             return False
         return "load" in yamlfile.load(path, quotes=False).root.map
     except (Faults, OSError):

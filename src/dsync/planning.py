@@ -715,7 +715,7 @@ class _Work:
             )
             todo.append((scope, section))
         if self.side_by_side and len(todo) > 1:
-            with ThreadPoolExecutor(min(len(todo), os.cpu_count() or 1)) as pool:
+            with ThreadPoolExecutor(min(len(todo), 2 * (os.cpu_count() or 1))) as pool:
                 done = list(pool.map(lambda one: self._in_scope(job, mapped, *one), todo))
         else:
             done = [self._in_scope(job, mapped, *one) for one in todo]

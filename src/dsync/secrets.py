@@ -12,6 +12,7 @@ References are resolved when a value is needed, so that checking files needs no 
 from __future__ import annotations
 
 import base64
+import functools
 import json
 import re
 import stat
@@ -363,6 +364,11 @@ def _is_secret(key: Any, value: Any) -> bool:
         return False
     if isinstance(value, bool) or (isinstance(value, str) and value.startswith("${")):
         return False
+    return _is_secret_name(key)
+
+
+@functools.lru_cache(maxsize=4096)
+def _is_secret_name(key: str) -> bool:
     return bool(_NAME.search(_CAMEL.sub("_", key)))
 
 

@@ -301,6 +301,8 @@ def reference_text(content: str) -> str:
 def references(value: Any) -> Any:
     """`value` for machines: a reference becomes `{"reference": {"resource", "key", "take"}}`."""
     match value:
+        case str() if REF_OPEN not in value:
+            return value
         case str() if found := _REFERENCE.fullmatch(value):
             try:
                 resource, key, take = msgspec.json.decode(found[1])
