@@ -19,6 +19,7 @@ from typing import Any
 
 import pytest
 
+import commands
 import dsync
 from dsync import api, emulators
 from dsync.cache import INDEX, MB, Cache, Hit, Label, Miss, concerned
@@ -110,11 +111,10 @@ class World:
 
     def start(self, *words: str, **environment: str) -> subprocess.Popen[str]:
         """Begin a command."""
-        given = {"PYTHONPATH": str(SRC), "HOME": str(self.folder), "ERP_TOKEN": "one"}
         return subprocess.Popen(
             [sys.executable, "-m", "dsync", *words],
             cwd=self.folder,
-            env={**os.environ, **given, **environment},
+            env=self._environment(environment),
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -122,11 +122,14 @@ class World:
 
     def run(self, *words: str, code: int = 0, **environment: str) -> str:
         """Run a command; gives what it printed on stdout."""
-        done = self.start(*words, **environment)
-        out, told = done.communicate(timeout=60)
-        assert done.returncode == code, out + told
-        self.told = told
-        return out
+        done = commands.run(*words, cwd=self.folder, env=self._environment(environment))
+        assert done.returncode == code, done.stdout + done.stderr
+        self.told = done.stderr
+        return done.stdout
+
+    def _environment(self, more: dict[str, str]) -> dict[str, str]:
+        given = {"PYTHONPATH": str(SRC), "HOME": str(self.folder), "ERP_TOKEN": "one"}
+        return {**os.environ, **given, **more}
 
     def plan(self, *words: str, **environment: str) -> Any:
         """The plan of the users, as JSON."""

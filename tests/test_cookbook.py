@@ -8,14 +8,13 @@ from __future__ import annotations
 import json
 import os
 import re
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+import commands
 import test_director_badinput as workbooks
 from dsync import emulators
 from dsync.emulators import Emulator
@@ -50,14 +49,11 @@ class Kitchen:
     def run(self, *words: str, code: int = 0) -> str:
         """What a command prints; its exit code must be this one."""
         kept = {k: v for k, v in os.environ.items() if not k.startswith(("DSYNC_", "LP_"))}
-        done = subprocess.run(
-            [sys.executable, "-m", "dsync", *words],
+        done = commands.run(
+            *words,
             cwd=self.folder,
             env={**kept, "PYTHONPATH": str(ROOT / "src"), "HOME": str(self.folder)},
-            capture_output=True,
-            text=True,
             timeout=60,
-            check=False,
         )
         assert done.returncode == code, done.stdout[-3000:] + done.stderr[-3000:]
         return done.stdout

@@ -6,7 +6,6 @@ import json
 import os
 import re
 import subprocess
-import sys
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -16,6 +15,7 @@ from typing import Any
 
 import pytest
 
+import commands
 from dsync import emulators
 
 ROOT = Path(__file__).parent.parent
@@ -40,12 +40,10 @@ class Tenant:
         self, *words: str, code: int = 0, cwd: Path | None = None, **environment: str
     ) -> subprocess.CompletedProcess[str]:
         """Run a command; its exit code must be this one."""
-        done = subprocess.run(
-            [sys.executable, "-m", "dsync", *words],
+        done = commands.run(
+            *words,
             cwd=cwd or self.folder,
             env={**self.environment, **environment},
-            capture_output=True,
-            text=True,
             timeout=120,
         )
         assert done.returncode == code, done.stdout[-3000:] + done.stderr[-3000:]

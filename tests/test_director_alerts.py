@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
 import urllib.request
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -14,6 +12,7 @@ from typing import Any
 import pytest
 import xlsxwriter
 
+import commands
 from dsync import emulators
 
 ROOT = Path(__file__).parent.parent
@@ -113,12 +112,10 @@ class Node:
     def run(self, *words: str, code: int | None = 0) -> str:
         """Run a command; its exit code must be this one. Gives what it prints."""
         environment = {k: v for k, v in os.environ.items() if not k.startswith(("DSYNC_", "LP_"))}
-        done = subprocess.run(
-            [sys.executable, "-m", "dsync", *words],
+        done = commands.run(
+            *words,
             cwd=self.folder,
             env={**environment, "PYTHONPATH": str(ROOT / "src"), "HOME": str(self.folder.parent)},
-            capture_output=True,
-            text=True,
             timeout=120,
         )
         assert code is None or done.returncode == code, done.stdout[-3000:] + done.stderr[-3000:]

@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +16,7 @@ from typing import Any
 import pytest
 import xlsxwriter
 
+import commands
 from dsync import api, emulators
 from dsync.emulators import Emulator
 from dsync.errors import DsyncError
@@ -637,14 +637,11 @@ def test_an_unknown_node(tmp_path: Path, director: Emulator) -> None:
 
 def run(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
     """A command in the project."""
-    return subprocess.run(
-        [sys.executable, "-m", "dsync", *words],
+    return commands.run(
+        *words,
         cwd=folder,
         env={**os.environ, "PYTHONPATH": str(ROOT / "src")},
-        capture_output=True,
-        text=True,
         timeout=60,
-        check=False,
     )
 
 

@@ -5,14 +5,13 @@ from __future__ import annotations
 import json
 import os
 import re
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+import commands
 import dsync
 from dsync import emulators
 
@@ -69,8 +68,8 @@ class World:
 
     def run(self, *words: str, code: int = 0, **environment: str) -> str:
         """Run the command; gives what it printed, both ways."""
-        done = subprocess.run(
-            [sys.executable, "-m", "dsync", *words],
+        done = commands.run(
+            *words,
             cwd=self.folder,
             env={
                 **os.environ,
@@ -78,8 +77,6 @@ class World:
                 "HOME": str(self.folder),
                 **environment,
             },
-            capture_output=True,
-            text=True,
             timeout=60,
         )
         assert done.returncode == code, done.stdout + done.stderr
@@ -401,10 +398,10 @@ def test_keys_stay_in_their_segment(world: World, key: str) -> None:
     words = ("apply", "--yes", "--delete", "--no-update", "--max-deletes", "30",
              "--i-approve-deleting", "21-of-24", "--target", "shop",
              "--source-shrank-to", "3")  # fmt: skip
-    done = subprocess.run(
-        [sys.executable, "-m", "dsync", *words], cwd=world.folder, capture_output=True, text=True,
+    done = commands.run(
+        *words, cwd=world.folder,
         env={**os.environ, "PYTHONPATH": str(SRC), "HOME": str(world.folder)},
-        timeout=60, check=False,
+        timeout=60,
     )  # fmt: skip
     paths = [call["path"] for call in world.sent("DELETE")]
     assert paths, done.stdout + done.stderr

@@ -26,6 +26,7 @@ import duckdb
 import pytest
 from tests.postgres_server import Postgres, postgres
 
+import commands
 from dsync import emulators, logs
 from dsync.cli import main
 from dsync.emulators import Emulator
@@ -102,23 +103,30 @@ class Home:
         (self.root / "profiles" / f"{name}.yml").write_text(json.dumps(document))
 
     def start(self, *words: str, failpoint: str = "", **more: Any) -> subprocess.Popen[str]:
-        env = {k: v for k, v in os.environ.items() if not k.startswith(("DSYNC_", "XDG_"))}
-        env |= {"PYTHONPATH": str(SRC), "SECRET": "demo-secret", "HOME": str(self.root)}
-        if failpoint:
-            env["DSYNC_FAILPOINT"] = failpoint
         return subprocess.Popen(
             [sys.executable, "-m", "dsync", *words],
-            cwd=self.root, env=env, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-            **more,
+            cwd=self.root, env=self._environment(failpoint), text=True,
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE, **more,
         )  # fmt: skip
 
     def __call__(self, *words: str, failpoint: str = "", **more: Any) -> Done:
         if not failpoint and not more:
             return self._here(*words)
-        child = self.start(*words, failpoint=failpoint, **more)
-        out, err = child.communicate(timeout=120)
-        assert "Traceback" not in err, err
-        return Done(child.returncode, out, err)
+        if more:
+            child = self.start(*words, failpoint=failpoint, **more)
+            out, err = child.communicate(timeout=120)
+            done = Done(child.returncode, out, err)
+        else:
+            env = self._environment(failpoint)
+            ran = commands.run(*words, cwd=self.root, env=env, timeout=120)
+            done = Done(ran.returncode, ran.stdout, ran.stderr)
+        assert "Traceback" not in done.err, done.err
+        return done
+
+    def _environment(self, failpoint: str) -> dict[str, str]:
+        env = {k: v for k, v in os.environ.items() if not k.startswith(("DSYNC_", "XDG_"))}
+        env |= {"PYTHONPATH": str(SRC), "SECRET": "demo-secret", "HOME": str(self.root)}
+        return {**env, "DSYNC_FAILPOINT": failpoint} if failpoint else env
 
     def _here(self, *words: str) -> Done:
         """In this process, where nothing is to die: a start of Python costs more than a load."""

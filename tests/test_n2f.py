@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+import commands
 from dsync import emulators
 from n2f_project import unlimited
 from postgres_server import Postgres, postgres
@@ -36,9 +37,9 @@ class Project:
         self.folder, self.emulator = folder, emulator
 
     def run(self, *words: str, code: int | None = 0) -> str:
-        done = subprocess.run(
-            [sys.executable, "-m", "dsync", *words],
-            cwd=self.folder, text=True, capture_output=True, check=False,
+        done = commands.run(
+            *words,
+            cwd=self.folder,
             env={
                 **os.environ, "HOME": str(self.folder.parent), "PGPASSWORD": "",
                 "N2F_CLIENT_ID": "demo-client", "N2F_CLIENT_SECRET": "demo-secret",

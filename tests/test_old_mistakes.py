@@ -26,6 +26,7 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
+import commands
 import dsync
 from call_logs import Kept
 from dsync import emulators
@@ -113,8 +114,8 @@ class World:
 
     def run(self, *words: str, code: int = 0, **environment: str) -> str:
         """Run the command; gives what it printed, both ways."""
-        done = subprocess.run(
-            [sys.executable, "-m", "dsync", *words],
+        done = commands.run(
+            *words,
             cwd=self.folder,
             env={
                 **os.environ,
@@ -123,8 +124,6 @@ class World:
                 "HOME": str(self.folder),
                 **environment,
             },
-            capture_output=True,
-            text=True,
             timeout=60,
         )
         assert done.returncode == code, f"exit {done.returncode}\n{done.stdout}{done.stderr}"
@@ -601,11 +600,11 @@ def test_R16_planted_pickle(world: World) -> None:
         path.write_bytes(planted)
         path.chmod(mode)
         for words in (["runs"], ["resume", "state"]):
-            done = subprocess.run(
-                [sys.executable, "-m", "dsync", *words], cwd=world.folder, capture_output=True,
+            done = commands.run(
+                *words, cwd=world.folder,
                 timeout=60, env={**os.environ, "PYTHONPATH": str(SRC), "SHOP_TOKEN": TOKEN},
             )  # fmt: skip
-            assert b"Traceback" not in done.stderr, path
+            assert "Traceback" not in done.stderr, path
         path.chmod(0o600)
         path.write_bytes(kept)
         path.chmod(mode)

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+import commands
 import dsync
 from dsync import emulators
 
@@ -97,10 +98,9 @@ class World:
 
     def run(self, *words: str, code: int = 0) -> str:
         """Run the command; gives what it printed, both ways."""
-        process = self.start(*words)
-        out, err = process.communicate(timeout=60)
-        assert process.returncode == code, out + err
-        return out + err
+        done = commands.run(*words, cwd=self.folder, env=self.environment)
+        assert done.returncode == code, done.stdout + done.stderr
+        return done.stdout + done.stderr
 
     def writes(self) -> list[dict[str, Any]]:
         """The writes that the API saw."""

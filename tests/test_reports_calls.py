@@ -6,8 +6,6 @@ import csv
 import io
 import json
 import os
-import subprocess
-import sys
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -16,6 +14,7 @@ from typing import Any
 
 import pytest
 
+import commands
 import dsync
 from dsync import emulators
 from dsync.calls import MOST_BYTES, Call, LeftOut, Recorder, read
@@ -85,10 +84,9 @@ class Shop:
     def run(self, *words: str, code: int = 0, **environment: str) -> str:
         """Run the command; gives what it printed on stdout."""
         environment = {"PYTHONPATH": str(SRC), "HOME": str(self.folder), **environment}
-        done = subprocess.run(
-            [sys.executable, "-m", "dsync", *words],
-            cwd=self.folder, env={**os.environ, "SHOP_TOKEN": TOKEN, **environment},
-            capture_output=True, text=True, timeout=60,
+        done = commands.run(
+            *words,
+            cwd=self.folder, env={**os.environ, "SHOP_TOKEN": TOKEN, **environment}, timeout=60,
         )  # fmt: skip
         assert done.returncode == code, done.stdout + done.stderr
         return done.stdout
@@ -267,9 +265,9 @@ def test_out(shop: Shop) -> None:
 def test_memory_limit(shop: Shop) -> None:
     """A limit that a large source does not fit in is told in words, and nothing was sent."""
     shop.rows(**{f"item-{number:06}-{'x' * 40}": number for number in range(60_000)})
-    done = subprocess.run(
-        [sys.executable, "-m", "dsync", "apply", "--yes", "--memory-limit", "4MB"],
-        cwd=shop.folder, capture_output=True, text=True, timeout=60,
+    done = commands.run(
+        "apply", "--yes", "--memory-limit", "4MB",
+        cwd=shop.folder, timeout=60,
         env={**os.environ, "SHOP_TOKEN": TOKEN, "PYTHONPATH": str(SRC), "HOME": str(shop.folder)},
     )  # fmt: skip
     assert done.returncode == 1, done.stderr

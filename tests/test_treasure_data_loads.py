@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 
+import commands
 from dsync import emulators
 from treasure_data_literals import rows_of
 
@@ -67,12 +68,10 @@ class Nightly:
 
     def start(self, *words: str, key: str = "1/demo") -> subprocess.Popen[str]:
         """Start a command."""
-        known = {k: v for k, v in os.environ.items() if not k.startswith("DSYNC_")}
-        secrets = {"YOTPO_CLIENT_SECRET": "demo-secret", "TD_API_KEY": key}
         return subprocess.Popen(
             [sys.executable, "-m", "dsync", *words],
             cwd=self.folder,
-            env={**known, **secrets, "PYTHONPATH": str(ROOT / "src")},
+            env=self._environment(key),
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -80,10 +79,14 @@ class Nightly:
 
     def run(self, *words: str, code: int = 0, key: str = "1/demo") -> str:
         """Run a command; its exit code must be this one. Gives all that it said."""
-        child = self.start(*words, key=key)
-        out, err = child.communicate(timeout=60)
-        assert child.returncode == code, (child.returncode, out, err)
-        return out + err
+        done = commands.run(*words, cwd=self.folder, env=self._environment(key))
+        assert done.returncode == code, (done.returncode, done.stdout, done.stderr)
+        return done.stdout + done.stderr
+
+    def _environment(self, key: str) -> dict[str, str]:
+        known = {k: v for k, v in os.environ.items() if not k.startswith("DSYNC_")}
+        secrets = {"YOTPO_CLIENT_SECRET": "demo-secret", "TD_API_KEY": key}
+        return {**known, **secrets, "PYTHONPATH": str(ROOT / "src")}
 
     def load(self, *words: str, code: int = 0, key: str = "1/demo") -> str:
         """Run the load `night`."""

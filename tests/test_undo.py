@@ -11,8 +11,6 @@ import itertools
 import json
 import os
 import re
-import subprocess
-import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -20,6 +18,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
+import commands
 from dsync import api, emulators
 from dsync.emulators import Emulator
 from dsync.errors import Refused, Stale, Unsettled
@@ -191,12 +190,10 @@ class Shop:
 
     def run(self, *words: str, code: int = 0, **environment: str) -> str:
         """Run the command; gives what it printed, both ways."""
-        done = subprocess.run(
-            [sys.executable, "-m", "dsync", *words],
+        done = commands.run(
+            *words,
             cwd=self.folder,
             env={**os.environ, "PYTHONPATH": str(SRC), "HOME": str(self.folder), **environment},
-            capture_output=True,
-            text=True,
             timeout=60,
         )
         assert done.returncode == code, f"exit {done.returncode}\n{done.stdout}{done.stderr}"

@@ -20,6 +20,7 @@ import select
 import signal
 import socket
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -88,6 +89,7 @@ def _run(words: dict[str, Any]) -> None:
     os.chdir(words["cwd"])
     os.environ.clear()
     os.environ.update(words["env"])
+    time.tzset()
     for target, name, flags in (
         (0, os.devnull, os.O_RDONLY),
         (1, words["out"], os.O_WRONLY | os.O_CREAT | os.O_TRUNC),

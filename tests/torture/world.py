@@ -326,10 +326,15 @@ class Starter:
     process: subprocess.Popen[bytes]
 
 
+def can_fork() -> bool:
+    """Whether there are warm interpreters on this system."""
+    return hasattr(os, "fork") and hasattr(socket, "AF_UNIX")
+
+
 @contextlib.contextmanager
 def started(src: Path = SRC) -> Iterator[Starter]:
     """A starter of the dsync in `src`; skips the test where processes cannot be forked."""
-    if not hasattr(os, "fork") or not hasattr(socket, "AF_UNIX"):
+    if not can_fork():
         pytest.skip("no fork on this system: processes cannot be started from a warm one")
     with tempfile.TemporaryDirectory(prefix="dsync-") as folder:
         path = f"{folder}/s"
