@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import codecs
 import contextlib
+import functools
 import hashlib
 import json
 import math
@@ -233,9 +234,14 @@ def _ascii(text: str) -> str:
 def _escaped(error: UnicodeError) -> tuple[str, int]:
     if not isinstance(error, UnicodeEncodeError):
         raise error
-    letters = error.object[error.start : error.end].encode("utf-16-be", "surrogatepass")
-    codes = struct.unpack(f">{len(letters) // 2}H", letters)
-    return "".join([f"\\u{code:04x}" for code in codes]), error.end
+    return _escape(error.object[error.start : error.end]), error.end
+
+
+@functools.lru_cache(maxsize=4096)
+def _escape(letters: str) -> str:
+    units = letters.encode("utf-16-be", "surrogatepass")
+    codes = struct.unpack(f">{len(units) // 2}H", units)
+    return "".join([f"\\u{code:04x}" for code in codes])
 
 
 codecs.register_error("dsync.json", _escaped)

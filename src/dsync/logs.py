@@ -10,6 +10,7 @@ import contextlib
 import logging
 import os
 import sys
+import time
 from collections.abc import Callable, Iterator, MutableMapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -24,6 +25,7 @@ Redact = Callable[[Any], Any]
 
 KEPT_DAYS = 14
 _OURS = "dsync"
+_MOMENT_S = 0.25
 _QUIET = logging.WARNING
 """From here up we hear libraries; below they tell of every byte, headers included."""
 
@@ -139,10 +141,19 @@ class _File(logging.FileHandler):
     """Ends at the first line that cannot be written, says so, and troubles nobody any more."""
 
     has_failed = False
+    _may_wait, _flushed_at = False, 0.0
 
     def emit(self, record: logging.LogRecord) -> None:
         if not self.has_failed:
+            self._may_wait = record.levelno <= logging.DEBUG
             super().emit(record)
+
+    def flush(self) -> None:
+        """Lines of single calls may wait a moment: an API can be fast, and a file slow."""
+        now = time.monotonic()
+        if not self._may_wait or now - self._flushed_at >= _MOMENT_S:
+            self._flushed_at = now
+            super().flush()
 
     def handleError(self, record: logging.LogRecord) -> None:
         reason = sys.exc_info()[1]
@@ -204,10 +215,21 @@ def _gather(redact: Redact) -> list[Any]:
 
 
 def _formatter(render: Any, redact: Redact) -> logging.Formatter:
-    return structlog.stdlib.ProcessorFormatter(
+    return _Once(
         processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, render],
         foreign_pre_chain=_gather(redact),
     )
+
+
+class _Once(structlog.stdlib.ProcessorFormatter):
+    """Several files get the same line: the first makes it."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        render = self.processors[-1]
+        made: dict[Any, str] = record.__dict__.setdefault("_made", {})
+        if render not in made:
+            made[render] = super().format(record)
+        return made[render]
 
 
 def _add(handler: logging.Handler, level: str, render: Any) -> logging.Handler:

@@ -236,6 +236,7 @@ _CAMEL = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
 # Shorter values are not looked for: they stand in every second word. Up to the second length they
 # are looked for as whole words only.
 _SHORTEST, _WHOLE_WORD_BELOW = 4, 8
+_LONGEST_KEPT, _TEXTS_KEPT = 64, 1024
 
 
 class Redactor:
@@ -248,6 +249,8 @@ class Redactor:
     def __init__(self) -> None:
         self._values: set[str] = set()
         self._known: re.Pattern[str] | None = None
+        # Names of fields and the like come again with each line of a log.
+        self._seen: dict[str, str] = {}
 
     def register(self, value: str) -> None:
         """Mask this value from now on, also encoded: for URLs, HTML, JSON, in base64, in hex."""
@@ -255,6 +258,7 @@ class Redactor:
             return
         self._values.add(value)
         self._known = None
+        self._seen.clear()
 
     def register_basic(self, username: str, password: str) -> None:
         """Mask a password, and the pair as basic authentication sends it."""
@@ -263,6 +267,16 @@ class Redactor:
 
     def text(self, text: str) -> str:
         """The text without secrets."""
+        if (clean := self._seen.get(text)) is not None:
+            return clean
+        clean = self._masked(text)
+        if len(text) <= _LONGEST_KEPT:
+            if len(self._seen) >= _TEXTS_KEPT:
+                self._seen.clear()
+            self._seen[text] = clean
+        return clean
+
+    def _masked(self, text: str) -> str:
         if self._values:
             if self._known is None:
                 self._known = self._compile()

@@ -584,7 +584,8 @@ class Rest:
                     continue
                 self._pace.succeeded()
                 return result
-            if answer.status in _READ_AGAIN and self._may_retry(call, attempt, False):
+            may_help = answer.status in _READ_AGAIN and not _is_throttling(answer)
+            if may_help and self._may_retry(call, attempt, False):
                 await self._back_off(call, attempt, f"status {answer.status}")
                 continue
             raise self._read_fault(answer)

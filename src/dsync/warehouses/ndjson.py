@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import starmap
 from pathlib import Path
 from typing import BinaryIO
 
 import msgspec
 
 from dsync.warehouses import Site, Type, Value, Warehouse
+from dsync.warehouses._behind import Behind
 from dsync.warehouses._files import Files, Format
 
 _CHUNK, _AT_ONCE = 1 << 20, 1 << 30
@@ -25,22 +27,30 @@ class Writer:
     """A file of JSON lines; values of type `json` are texts in it, as in all warehouses."""
 
     def __init__(self, file: Path, columns: Mapping[str, Type]) -> None:
-        self._names = list(columns)
-        self._file = file.open("wb")
+        fields = [f"f{index}" for index in range(len(columns))]
+        rename = dict(zip(fields, columns, strict=True))
+        self._line = msgspec.defstruct("Line", fields, rename=rename, gc=False)
         self._encoder = msgspec.json.Encoder()
+        self._file = file.open("wb", buffering=0)
+        self._behind: Behind[bytes] = Behind(self._write)
         self.bytes = 0
 
     def add(self, rows: Sequence[tuple[Value, ...]]) -> None:
         """See `PartWriter`."""
-        names = self._names
-        lines = self._encoder.encode_lines([dict(zip(names, row, strict=True)) for row in rows])
-        self._file.write(lines)
+        lines = self._encoder.encode_lines(list(starmap(self._line, rows)))
+        self._behind.give(lines)
         self.bytes += len(lines)
+
+    def _write(self, given: Iterator[bytes]) -> None:
+        for lines in given:
+            left = memoryview(lines)
+            while left:
+                left = left[self._file.write(left) :]
 
     def close(self) -> None:
         """See `PartWriter`."""
         with self._file as file:
-            file.flush()
+            self._behind.close()
             os.fsync(file.fileno())
 
 

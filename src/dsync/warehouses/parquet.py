@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import contextlib
 import os
-import queue
-import threading
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dsync.sql import literal
 from dsync.warehouses import Site, Type, Value, Warehouse
+from dsync.warehouses._behind import Behind
 from dsync.warehouses._files import Files, Format
 
 if TYPE_CHECKING:
@@ -36,13 +35,11 @@ def connect(site: Site) -> Warehouse:
 
 
 class Writer:
-    """One file, written by a thread of its own while rows come."""
+    """One file, written behind the rows that come."""
 
     def __init__(self, file: Path, columns: Mapping[str, Type]) -> None:
         self._file, self._columns = file, columns
-        self._batches: queue.Queue[Any] = queue.Queue(maxsize=2)
-        self._thread: threading.Thread | None = None
-        self._fault: BaseException | None = None
+        self._behind: Behind[Any] | None = None
         self.bytes = 0
 
     def add(self, rows: Sequence[tuple[Value, ...]]) -> None:
@@ -58,48 +55,33 @@ class Writer:
         size = sum(
             len(v) if isinstance(v, str) else 8 for row in rows for v in row if v is not None
         )
-        if self._thread is None:
-            self._start(size / len(rows))
+        if self._behind is None:
+            self._behind = self._begun(size / len(rows))
         self.bytes += size
-        self._send(batch)
+        self._behind.give(batch)
 
-    def _start(self, row_bytes: float) -> None:
+    def _begun(self, row_bytes: float) -> Behind[Any]:
         rows = int(_GROUP_BYTES / max(1.0, row_bytes))
         rows = max(_LEAST_ROWS, min(rows, _GROUP_ROWS))
-        self._thread = threading.Thread(target=self._write, args=(rows,), daemon=True)
-        self._thread.start()
+        return Behind(lambda batches: self._write(batches, rows))
 
-    def _send(self, batch: Any) -> None:
-        while True:
-            if self._fault is not None:
-                raise _told(self._fault, self._file)
-            with contextlib.suppress(queue.Full):
-                return self._batches.put(batch, timeout=0.5)
-
-    def _write(self, group_rows: int) -> None:
+    def _write(self, batches: Iterator[Any], group_rows: int) -> None:
         import arro3.core as arrow
 
+        reader = arrow.RecordBatchReader.from_batches(_schema(self._columns), batches)
         try:
-            batches = iter(self._batches.get, None)
-            reader = arrow.RecordBatchReader.from_batches(_schema(self._columns), batches)
             with opened() as con:
                 con.register("rows", reader)
                 con.execute(
                     f"COPY (SELECT * FROM rows) TO {literal(str(self._file))} "
                     f"(FORMAT parquet, COMPRESSION snappy, ROW_GROUP_SIZE {group_rows})"
                 ).fetchall()
-        except BaseException as error:
-            self._fault = error
+        except Exception as error:
+            raise _told(error, self._file) from error
 
     def close(self) -> None:
         """See `PartWriter`."""
-        if self._thread is None:
-            self._start(1)
-        self._send(None)
-        assert self._thread is not None  # noqa: S101 - just started
-        self._thread.join()
-        if self._fault is not None:
-            raise _told(self._fault, self._file)
+        (self._behind or self._begun(1)).close()
         with self._file.open("rb+") as file:
             os.fsync(file.fileno())
 
