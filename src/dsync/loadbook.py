@@ -354,7 +354,7 @@ class Seen:
         """The index has all keys that were new, in their order: so its pages are met once."""
         keys = sorted(split(bytes(self._waiting)))
         self._waiting.clear()
-        self._index.executemany("INSERT OR IGNORE INTO seen VALUES (?)", [(key,) for key in keys])
+        self._index.executemany("INSERT OR IGNORE INTO seen VALUES (?)", zip(keys, strict=True))
 
 
 def split(keys: bytes) -> list[bytes]:
@@ -365,7 +365,7 @@ def split(keys: bytes) -> list[bytes]:
 _FILTER_BITS = 23
 """of bytes: 8 MB, in which ten million records leave one doubt in twenty"""
 _PLACE = (1 << _FILTER_BITS) - 1
-_WAITING_BYTES = 4 << 20
+_WAITING_BYTES = 2 << 20
 _MASKS = bytes(1 << (n & 7) | 1 << ((n & 7) + 1 + (n >> 3) % 7 & 7) for n in range(256))
 """two bits of a byte for each of its values"""
 
