@@ -321,6 +321,22 @@ def test_values_that_do_not_fit(home: Home) -> None:
     assert all(row["up"] > 5 for row in rows)
 
 
+def test_times_of_records(tmp_path: Path, api: Emulator) -> None:
+    """A time in the record becomes seconds since 1970, whatever its zone; another text is null."""
+    home = Home(tmp_path, api)
+    times = {
+        "2024-02-29T10:00:00+02:00": 1709193600, "2024-02-29 08:00:00": 1709193600,
+        "1969-12-31T23:59:59.5Z": -1, "2024-02-29": 1709164800, "soon": None, "": None,
+    }  # fmt: skip
+    lines = ["external_id,at", *(f"{n},{text}" for n, text in enumerate(times))]
+    (home.root / "people.csv").write_text("\n".join(lines) + "\n")
+    columns = {"id": {"path": "external_id"}, "time": {"path": "at", "type": "epoch"}}
+    home.profile(source={"csv": {"path": "people.csv"}}, columns=columns, identity=["external_id"])
+    done = home.load()
+    assert done.code == 0, done.err
+    assert [row["time"] for row in home.rows()] == list(times.values())
+
+
 # ---- an API on a bad day -----------------------------------------------------------------------
 
 PAGE = {"path": "/customers", "nth": 7}

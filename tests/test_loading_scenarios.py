@@ -148,6 +148,7 @@ def test_page_seven_is_broken_for_ever(home: Home, name: str) -> None:
     assert done.code == code, done.err
     assert said in done.err
     assert "customers" in done.err
+    assert "(page 7 of this load)" in done.err
     assert len(home.rows()) == 300
     report = home("report", "r1", "--format", "json").json
     assert (report["state"], report["exit_code"]) == ("failed", code)

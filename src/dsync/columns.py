@@ -53,7 +53,6 @@ class Maker:
     def __init__(self, section: LoadSection, *, started: int, run_id: str) -> None:
         self._unfit: Counter[str] = Counter()
         self._parts = section.identities
-        self._compact: bool | None = None
         wanted = [one.path for one in self._parts]
         wanted += [section.since.path] if section.since is not None else []
         for column in section.columns.values():
@@ -72,12 +71,11 @@ class Maker:
 
     def make(self, ndjson: bytes) -> Rows:
         """The rows of a page of records, in their order."""
-        lines = ndjson.removesuffix(b"\n").split(b"\n") if ndjson else []
-        if lines:
-            # An API that writes its JSON without blanks does so in all of a page.
-            self._compact = _compact(lines[0]) == lines[0]
-        found = self._read_all(ndjson, lines)
-        rows = list(zip(*[make(lines, found) for make in self._columns], strict=True))
+        if not ndjson:
+            return Rows(rows=[], keys=[])
+        page = _Page(ndjson)
+        found = self._read_all(page)
+        rows = list(zip(*[make(page, found) for make in self._columns], strict=True))
         keys = _keys(found, self._ways)
         if self._since is not None:
             for one in found:
@@ -98,16 +96,16 @@ class Maker:
 
     # ---- records ---------------------------------------------------------------------------
 
-    def _read_all(self, ndjson: bytes, lines: Sequence[bytes]) -> Sequence[Any]:
+    def _read_all(self, page: _Page) -> Sequence[Any]:
         """What of each record is needed."""
         if self._decoder is not None:
             with contextlib.suppress(msgspec.DecodeError, RecursionError):
-                found = self._decoder.decode_lines(ndjson)
-                if len(found) == len(lines):
+                found = self._decoder.decode_lines(page.ndjson)
+                if len(found) == page.count:
                     return found
         elif not self._whole:
-            return [None] * len(lines)
-        return [self._read(line) for line in lines]
+            return [None] * page.count
+        return [self._read(line) for line in page.lines]
 
     def _read(self, line: bytes) -> Any:
         """What of the record is needed: a struct of its members, or all of it as a dict."""
@@ -139,23 +137,23 @@ class Maker:
 
     def _column(self, name: str, column: Column, started: int, run_id: str) -> _Column:
         if column.now:
-            return lambda lines, _found: [started] * len(lines)
+            return lambda page, _found: [started] * page.count
         if column.value is not None:
             text = column.value.replace("${run_id}", run_id)
-            return lambda lines, _found: [text] * len(lines)
+            return lambda page, _found: [text] * page.count
         if column.json_ == "@":
             if column.ascii:
-                return lambda lines, _found: self._ascii_texts(lines)
-            return lambda lines, _found: self._texts(lines)
+                return lambda page, _found: _ascii(page.compact).split("\n")
+            return lambda page, _found: page.compact.split("\n")
         find = self._finder(column.json_ or column.path or "@")
         if column.json_ is not None:
             to_text = _ascii_json if column.ascii else _json
-            return lambda _lines, found: [
+            return lambda _page, found: [
                 None if (value := find(one)) is None else to_text(value) for one in found
             ]
         fit = _FITS[column.type]
 
-        def fitted(_lines: Sequence[bytes], found: Sequence[Any]) -> list[Any]:
+        def fitted(_page: _Page, found: Sequence[Any]) -> list[Any]:
             values = [find(one) for one in found]
             made = [None if value is None else fit(value) for value in values]
             if unfit := made.count(None) - values.count(None):
@@ -164,20 +162,31 @@ class Maker:
 
         return fitted
 
-    def _texts(self, lines: Sequence[bytes]) -> list[str]:
-        if not self._compact:
-            lines = [_compact(line) for line in lines]
-        return [line.decode() for line in lines]
 
-    def _ascii_texts(self, lines: Sequence[bytes]) -> list[str]:
-        if not self._compact:
-            lines = [_compact(line) for line in lines]
-        # All of a page at once: no line has a break in it.
-        return _ascii(b"\n".join(lines).decode()).split("\n") if lines else []
+class _Page:
+    """The records of a page, one a line; the last line ends with the page."""
+
+    def __init__(self, ndjson: bytes) -> None:
+        self.ndjson = ndjson.removesuffix(b"\n")
+        self.count = self.ndjson.count(b"\n") + 1
+
+    @functools.cached_property
+    def lines(self) -> list[bytes]:
+        """Each record."""
+        return self.ndjson.split(b"\n")
+
+    @property
+    def compact(self) -> str:
+        """The text of all records, without blanks between values."""
+        first = self.ndjson.partition(b"\n")[0]
+        # An API that writes its JSON without blanks does so in all of a page.
+        if _compact(first) == first:
+            return self.ndjson.decode()
+        return b"\n".join([_compact(line) for line in self.lines]).decode()
 
 
-_Column = Callable[[Sequence[bytes], Sequence[Any]], list[Any]]
-"""The values of a column: of the lines of records, and of what was read of them"""
+_Column = Callable[[_Page, Sequence[Any]], list[Any]]
+"""The values of a column: of a page of records, and of what was read of them"""
 _ANY = msgspec.json.Decoder()
 
 
@@ -264,17 +273,27 @@ def _string(value: Any) -> str:
     return _LONE.sub("\ufffd", text)
 
 
-def _moment(value: Any) -> str | None:
-    """A time as ISO 8601 in UTC, which sorts; one without a zone is UTC."""
+def _time(value: Any) -> datetime | None:
+    """A time of ISO 8601 or in seconds since 1970; one without a zone is UTC."""
     try:
         if isinstance(value, int | float) and not isinstance(value, bool):
-            time = datetime.fromtimestamp(value, UTC)
-        else:
-            time = datetime.fromisoformat(value)
+            return datetime.fromtimestamp(value, UTC)
+        time = datetime.fromisoformat(value)
+        return (time if time.tzinfo else time.replace(tzinfo=UTC)).astimezone(UTC)
     except (ValueError, TypeError, OverflowError, OSError):
         return None
-    time = time if time.tzinfo else time.replace(tzinfo=UTC)
-    return time.astimezone(UTC).isoformat(timespec="microseconds")
+
+
+def _moment(value: Any) -> str | None:
+    """A time as ISO 8601 in UTC, which sorts."""
+    time = _time(value)
+    return None if time is None else time.isoformat(timespec="microseconds")
+
+
+def _epoch(value: Any) -> int | None:
+    """A time as whole seconds since 1970, those before it rounded down too."""
+    time = _time(value)
+    return None if time is None else math.floor(time.timestamp())
 
 
 def _long(value: Any) -> int | None:
@@ -309,5 +328,6 @@ _FITS: dict[str, Callable[[Any], Any]] = {
     "long": _long,
     "double": _double,
     "boolean": _boolean,
+    "epoch": _epoch,
     "json": lambda value: _LONE.sub("\ufffd", _json(value)),
 }

@@ -31,7 +31,7 @@ import structlog
 
 from dsync.columns import Key, Maker
 from dsync.connectors import Page
-from dsync.errors import ContractBreach, DsyncError
+from dsync.errors import ContractBreach, DsyncError, Unauthorized, Unavailable
 from dsync.failpoints import point
 from dsync.loadbook import PARTS, After, Entry, LoadBook, Seen
 from dsync.loadprofile import LoadSection
@@ -158,7 +158,7 @@ class _Flow:
         work, spool = self._work, self._spool
         marks = spool.marks()
         stopped = False
-        pages = work.source.read(spool.after.place, lambda scope: marks.get(scope, ()))
+        pages = self._placed(work.source.read(spool.after.place, lambda at: marks.get(at, ())))
         async with contextlib.aclosing(pages) as reading:
             async for one in reading:
                 self._total = one.page.total if one.page.total is not None else self._total
@@ -172,6 +172,16 @@ class _Flow:
         await self._close(ended=not stopped)
         await self._closed()
         return stopped
+
+    async def _placed(self, pages: AsyncGenerator[Read]) -> AsyncGenerator[Read]:
+        """These pages; a fault that ends them says at which one."""
+        async with contextlib.aclosing(pages) as reading:
+            try:
+                async for one in reading:
+                    yield one
+            except (Unavailable, Unauthorized) as fault:
+                fault.message += f" (page {self._spool.pages + 1} of this load)"
+                raise
 
     async def _close(self, *, ended: bool = False) -> None:
         """The part that is open is whole. Waits for the one before, and where the warehouse is
@@ -348,6 +358,11 @@ class _Spool:
                 self._open().add(rows)
                 self._rows += len(rows)
             point("page.after")
+
+    @property
+    def pages(self) -> int:
+        """How many were taken in, by earlier processes too."""
+        return self._counted.pages
 
     @property
     def is_full(self) -> bool:

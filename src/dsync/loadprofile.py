@@ -25,7 +25,8 @@ from dsync.profile import Source
 from dsync.system import JMESPath, Model
 from dsync.yamlfile import FileFault, Node, Way
 
-ColumnType = Literal["string", "long", "double", "boolean", "json"]
+StoredType = Literal["string", "long", "double", "boolean", "json"]
+ColumnType = Literal["string", "long", "double", "boolean", "json", "epoch"]
 
 
 class ApiSource(Model):
@@ -54,7 +55,8 @@ class Column(Model):
 
     json: what the JMESPath finds, as compact JSON text (`@`: the record, letter for letter);
     `ascii` writes other letters as `\\uXXXX`. path: the value it finds, as `type`; one that does
-    not fit the type is null. now: the moment at which the run began, in seconds since 1970.
+    not fit the type is null; `epoch` is a time as seconds since 1970, a long. now: the moment at
+    which the run began, in seconds since 1970.
     value: a constant text, which may hold `${run_id}`.
     """
 
@@ -66,11 +68,11 @@ class Column(Model):
     value: str | None = None
 
     @property
-    def kind(self) -> ColumnType:
+    def kind(self) -> StoredType:
         """The type of the column in the table."""
         if self.json_ is not None:
             return "string"
-        return "long" if self.now else self.type
+        return "long" if self.now or self.type == "epoch" else self.type
 
 
 class Part(Model):
@@ -125,7 +127,7 @@ class LoadSection(Model):
         return tuple(Part(path=one) if isinstance(one, str) else one for one in self.identity)
 
     @property
-    def types(self) -> Mapping[str, ColumnType]:
+    def types(self) -> Mapping[str, StoredType]:
         """The table's columns: name -> type."""
         return {name: column.kind for name, column in self.columns.items()}
 
