@@ -3,7 +3,8 @@
     --records N     of about 1.5 kB each (default 200000)
     --runs N        of each side, one after the other (default 3; the best of each counts)
     --latency S     how long the API takes for a page (default 0)
-    --kinds A,B     warehouses (default ndjson,parquet)
+    --kinds A,B     warehouses (default ndjson,parquet; also treasure_data, its emulator)
+    --old PYTHON    a Python with pytd: the way that loads were written before, into the emulator
 
 Whole processes are measured, from their start to their end. The bare loop uses the same HTTP client
 and throws the records away.
@@ -12,6 +13,7 @@ and throws the records away.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import shutil
@@ -21,16 +23,20 @@ import tempfile
 import time
 from pathlib import Path
 
+from dsync import emulators
+
 HERE = Path(__file__).parent
 SRC = HERE.parent / "src"
 
 
-def measured(words: list[str], folder: Path) -> tuple[float, float, float]:
+def measured(
+    words: list[str], folder: Path, python: str = sys.executable
+) -> tuple[float, float, float]:
     """Wall seconds, CPU seconds and peak MB of a process."""
     env = {**os.environ, "PYTHONPATH": str(SRC), "SECRET": "s"}
     began = time.perf_counter()
     child = subprocess.Popen(
-        [sys.executable, *words], cwd=folder, env=env, stdout=subprocess.PIPE, text=True
+        [python, *words], cwd=folder, env=env, stdout=subprocess.PIPE, text=True
     )
     assert child.stdout is not None
     out = child.stdout.read()
@@ -41,14 +47,14 @@ def measured(words: list[str], folder: Path) -> tuple[float, float, float]:
     return wall_s, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024
 
 
-def project(folder: Path, url: str, kind: str) -> None:
+def project(folder: Path, url: str, kind: str, account: str = "") -> None:
     """A project that loads from `url` into a warehouse of this kind."""
     path = "out/wh.duckdb" if kind == "duckdb" else "out"
     yotpo = {"system": "yotpo", "base_url": url, "credentials": {"secret": "${env:SECRET}"}}
-    connections = {
-        "yotpo": {**yotpo, "limits": "none"},
-        "warehouse": {"warehouse": kind, "path": path},
-    }
+    warehouse: dict[str, object] = {"warehouse": kind, "path": path}
+    if kind == "treasure_data":
+        warehouse = {"warehouse": kind, "base_url": account, "credentials": {"key": "1/demo"}}
+    connections = {"yotpo": {**yotpo, "limits": "none"}, "warehouse": warehouse}
     (folder / "directorsync.yml").write_text(json.dumps({"version": 1, "connections": connections}))
 
 
@@ -58,6 +64,7 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=3)
     parser.add_argument("--latency", type=float, default=0.0)
     parser.add_argument("--kinds", default="ndjson,parquet")
+    parser.add_argument("--old", default="")
     chosen = parser.parse_args()
     server = subprocess.Popen(
         [sys.executable, str(HERE / "pages_server.py"), str(chosen.records), str(chosen.latency)],
@@ -66,17 +73,26 @@ def main() -> None:
     assert server.stdout is not None
     url = f"http://127.0.0.1:{server.stdout.readline().strip()}"
     folder = Path(tempfile.mkdtemp(prefix="dsync-load-"))
-    kinds = chosen.kinds.split(",")
+    kinds = [*chosen.kinds.split(","), *(["old"] if chosen.old else [])]
     best: dict[str, tuple[float, float, float]] = {}
     try:
         for _ in range(chosen.runs):
             for name in ("bare", *kinds):
-                if name == "bare":
-                    words = [str(HERE / "peer_pages.py"), url]
-                else:
-                    project(folder, url, name)
-                    words = ["-m", "dsync", "load", "yotpo/customers", "--yes", "-q"]
-                found = measured(words, folder)
+                with contextlib.ExitStack() as stack:
+                    account, python = "", sys.executable
+                    if name in ("treasure_data", "old"):
+                        switches = {"keys": ["1/demo"]}
+                        account = stack.enter_context(
+                            emulators.start("treasure_data", switches=switches)
+                        ).url
+                    if name == "bare":
+                        words = [str(HERE / "peer_pages.py"), url]
+                    elif name == "old":
+                        words, python = [str(HERE / "peer_old_load.py"), url, account], chosen.old
+                    else:
+                        project(folder, url, name, account)
+                        words = ["-m", "dsync", "load", "yotpo/customers", "--yes", "-q"]
+                    found = measured(words, folder, python)
                 best[name] = min(best.get(name, found), found)
                 shutil.rmtree(folder / "out", ignore_errors=True)
                 shutil.rmtree(folder / ".dsync", ignore_errors=True)
