@@ -4,6 +4,8 @@
     --runs N        of each side, one after the other (default 3; the best of each counts)
     --latency S     how long the API takes for a page (default 0)
     --kinds A,B     warehouses (default ndjson,parquet; also treasure_data, its emulator)
+    --emulator      from the Yotpo emulator, as it is without a limit; default: from a server that
+                    costs next to nothing
     --old PYTHON    a Python with pytd: the way that loads were written before, into the emulator
 
 Whole processes are measured, from their start to their end. The bare loop uses the same HTTP client
@@ -21,6 +23,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 from dsync import emulators
@@ -58,20 +61,39 @@ def project(folder: Path, url: str, kind: str, account: str = "") -> None:
     (folder / "directorsync.yml").write_text(json.dumps({"version": 1, "connections": connections}))
 
 
+@contextlib.contextmanager
+def served(chosen: argparse.Namespace) -> Iterator[str]:
+    """The API that is loaded from; gives its base URL."""
+    if chosen.emulator:
+        switches = {
+            "customers": chosen.records, "store_rate_per_s": 0, "tokens": ["bench"],
+            "secret": "s", "latency_s": chosen.latency,
+        }  # fmt: skip
+        with emulators.start("yotpo", switches=switches) as api:
+            yield f"{api.url}/core/v3/stores/demo-store"
+        return
+    server = subprocess.Popen(
+        [sys.executable, str(HERE / "pages_server.py"), str(chosen.records), str(chosen.latency)],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    assert server.stdout is not None
+    try:
+        yield f"http://127.0.0.1:{server.stdout.readline().strip()}"
+    finally:
+        server.communicate()
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--records", type=int, default=200_000)
     parser.add_argument("--runs", type=int, default=3)
     parser.add_argument("--latency", type=float, default=0.0)
     parser.add_argument("--kinds", default="ndjson,parquet")
+    parser.add_argument("--emulator", action="store_true")
     parser.add_argument("--old", default="")
     chosen = parser.parse_args()
-    server = subprocess.Popen(
-        [sys.executable, str(HERE / "pages_server.py"), str(chosen.records), str(chosen.latency)],
-        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-    )  # fmt: skip
-    assert server.stdout is not None
-    url = f"http://127.0.0.1:{server.stdout.readline().strip()}"
+    servers = contextlib.ExitStack()
+    url = servers.enter_context(served(chosen))
     folder = Path(tempfile.mkdtemp(prefix="dsync-load-"))
     kinds = [*chosen.kinds.split(","), *(["old"] if chosen.old else [])]
     best: dict[str, tuple[float, float, float]] = {}
@@ -86,9 +108,10 @@ def main() -> None:
                             emulators.start("treasure_data", switches=switches)
                         ).url
                     if name == "bare":
-                        words = [str(HERE / "peer_pages.py"), url]
+                        words = [str(HERE / "peer_pages.py"), url, "bench"]
                     elif name == "old":
-                        words, python = [str(HERE / "peer_old_load.py"), url, account], chosen.old
+                        old = str(HERE / "peer_old_load.py")
+                        words, python = [old, url, "bench", account], chosen.old
                     else:
                         project(folder, url, name, account)
                         words = ["-m", "dsync", "load", "yotpo/customers", "--yes", "-q"]
@@ -97,7 +120,7 @@ def main() -> None:
                 shutil.rmtree(folder / "out", ignore_errors=True)
                 shutil.rmtree(folder / ".dsync", ignore_errors=True)
     finally:
-        server.communicate()
+        servers.close()
         shutil.rmtree(folder)
     bare_s = best["bare"][0]
     print(f"{chosen.records:,} records, {chosen.latency * 1000:g} ms a page")

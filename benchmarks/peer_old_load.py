@@ -1,4 +1,4 @@
-"""The way that loads were written before: `peer_old_load.py API_URL TREASURE_DATA_URL`.
+"""The way that loads were written before: `peer_old_load.py API_URL TOKEN ACCOUNT_URL`.
 
 All pages into a list, a text for each record, a data frame, and pytd's bulk writer, 100,000 records
 at a time. Run by a Python that has pytd (it brings pandas and urllib3).
@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import sys
 import time
-from urllib.parse import urlencode
+from urllib.parse import unquote, urlencode
 
 import pandas as pd
 import pytd
@@ -31,7 +31,7 @@ def bring(customers: list[dict[str, object]], endpoint: str) -> None:
     client.close()
 
 
-def main(api: str, endpoint: str) -> None:
+def main(api: str, token: str, endpoint: str) -> None:
     with tdclient.Client(apikey="1/demo", endpoint=endpoint) as account:
         account.create_database("cdp")
     http = urllib3.PoolManager()
@@ -39,8 +39,9 @@ def main(api: str, endpoint: str) -> None:
     while True:
         params = {"include_custom_properties": "true", "expand": "loyalty", "limit": "100"}
         if cursor is not None:
-            params["page_info"] = cursor
-        page = json.loads(http.request("GET", f"{api}/customers?{urlencode(params)}").data)
+            params["page_info"] = unquote(cursor)
+        url = f"{api}/customers?{urlencode(params)}"
+        page = json.loads(http.request("GET", url, headers={"X-Yotpo-Token": token}).data)
         batch += page["customers"]
         if len(batch) >= BATCH:
             bring(batch, endpoint)

@@ -143,8 +143,8 @@ class Maker:
             return lambda page, _found: [text] * page.count
         if column.json_ == "@":
             if column.ascii:
-                return lambda page, _found: _ascii(page.compact).split("\n")
-            return lambda page, _found: page.compact.split("\n")
+                return lambda page, _found: [_ascii(line) for line in page.compact]
+            return lambda page, _found: [line.decode() for line in page.compact]
         find = self._finder(column.json_ or column.path or "@")
         if column.json_ is not None:
             to_text = _ascii_json if column.ascii else _json
@@ -176,13 +176,12 @@ class _Page:
         return self.ndjson.split(b"\n")
 
     @property
-    def compact(self) -> str:
-        """The text of all records, without blanks between values."""
-        first = self.ndjson.partition(b"\n")[0]
+    def compact(self) -> list[bytes]:
+        """Each record, without blanks between values."""
         # An API that writes its JSON without blanks does so in all of a page.
-        if _compact(first) == first:
-            return self.ndjson.decode()
-        return b"\n".join([_compact(line) for line in self.lines]).decode()
+        if _compact(self.lines[0]) == self.lines[0]:
+            return self.lines
+        return [_compact(line) for line in self.lines]
 
 
 _Column = Callable[[_Page, Sequence[Any]], list[Any]]
@@ -202,12 +201,15 @@ def _keys(
     if not ways:
         return [None] * len(found)
     find, caseless = ways[0]
-    values = [find(one) for one in found]
-    # Most pages have a plain text in all their records.
-    if not caseless and set(map(type, values)) == {str} and "" not in values:
-        with contextlib.suppress(UnicodeEncodeError):
-            return [_digest(b"0\0" + text.encode(), digest_size=16).digest() for text in values]
-    return [_key(one, ways) for one in found]
+    if caseless:
+        return [_key(one, ways) for one in found]
+    # Most records have a plain text there.
+    return [
+        _digest(b"0\0" + value.encode(), digest_size=16).digest()
+        if type(value := find(one)) is str and value and value.isascii()
+        else _key(one, ways)
+        for one in found
+    ]
 
 
 def _key(found: Any, ways: Sequence[tuple[Callable[[Any], Any], bool]]) -> Key | None:
@@ -235,8 +237,9 @@ def _compact(line: bytes) -> bytes:
 # ---- texts and values ----------------------------------------------------------------------
 
 
-def _ascii(text: str) -> str:
+def _ascii(line: bytes) -> str:
     """JSON text with all other letters as `\\uXXXX`; outside of texts JSON has none."""
+    text = line.decode()
     return text if text.isascii() else text.encode("ascii", "dsync.json").decode("ascii")
 
 
