@@ -7,6 +7,7 @@ PYTHON ?= $(shell for name in python3 python3.13 python3.12 python3.11 python; d
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+WITNESS := .venv-witness
 LOCK_OPTIONS := --universal --python-version 3.11 --generate-hashes --no-annotate --no-emit-index-url \
 	--no-emit-find-links --quiet --custom-compile-command "make lock"
 
@@ -21,13 +22,13 @@ setup: $(READY)  ## make .venv with everything that the other targets need
 demo: $(READY)  ## plan, apply and plan again against the Director emulator
 	$(BIN)/dsync demo
 
-test: $(READY)  ## run all tests, in parallel
+test: $(READY) $(WITNESS)/.ready  ## run all tests, in parallel
 	$(BIN)/python -m pytest
 
 torture: $(READY)  ## kills, power cuts, faults, races: a bad year in an hour (OPTIONS=--quick: a tenth)
 	$(BIN)/python tests/torture/run.py $(OPTIONS)
 
-cover: $(READY)  ## run all tests and show lines and branches that none of them passes
+cover: $(READY) $(WITNESS)/.ready  ## run all tests and show lines and branches that none of them passes
 	$(BIN)/python -m pytest --cov --cov-report=term
 
 check: lint types test  ## what has to be green before a push: lint, types, test
@@ -52,11 +53,13 @@ bench: $(READY)  ## measure against hand-written SQL and diffsync (OPTIONS=--qui
 build: $(READY)  ## sdist and wheel into dist/
 	$(BIN)/python -m build
 
-lock: $(READY)  ## renew both lock files from pyproject.toml
+lock: $(READY)  ## renew the lock files from pyproject.toml
 	$(BIN)/uv pip compile pyproject.toml $(LOCK_OPTIONS) --upgrade --output-file requirements.lock
 	$(BIN)/uv pip compile pyproject.toml $(LOCK_OPTIONS) --upgrade --group dev \
 		--constraint requirements.lock --output-file requirements-dev.lock
-	@! grep -nE '://|index-url|find-links' requirements.lock requirements-dev.lock
+	$(BIN)/uv pip compile $(LOCK_OPTIONS) --upgrade --group pyproject.toml:witness \
+		--output-file requirements-witness.lock
+	@! grep -nE '://|index-url|find-links' requirements*.lock
 
 audit: $(READY)  ## known weaknesses in what we install (asks the network), and in our code
 	$(BIN)/pip-audit --requirement requirements.lock --disable-pip --require-hashes
@@ -64,7 +67,7 @@ audit: $(READY)  ## known weaknesses in what we install (asks the network), and 
 		--severity-level medium --confidence-level medium src
 
 clean:  ## remove what was made, .venv too
-	rm -rf $(VENV) build dist benchmarks/data .coverage .coverage.* coverage.xml htmlcov
+	rm -rf $(VENV) $(WITNESS) build dist benchmarks/data .coverage .coverage.* coverage.xml htmlcov
 	rm -rf .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	find src tests benchmarks examples -name __pycache__ -type d -prune -exec rm -rf {} + 2>/dev/null || true
 
@@ -80,3 +83,11 @@ $(READY): requirements-dev.lock pyproject.toml
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-dev.lock
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	@touch $@
+
+# Other people's clients, for the tests that let them speak with our emulators. Where they cannot be
+# installed, those tests are skipped.
+$(WITNESS)/.ready: requirements-witness.lock $(READY)
+	rm -rf $(WITNESS)
+	@$(BIN)/python -m venv $(WITNESS) && $(WITNESS)/bin/python -m pip install --quiet \
+		--disable-pip-version-check --require-hashes -r requirements-witness.lock && touch $@ || { \
+		rm -rf $(WITNESS); echo "pytd cannot be installed here: its tests are skipped" >&2; }
