@@ -88,6 +88,6 @@ $(READY): requirements-dev.lock pyproject.toml
 # installed, those tests are skipped.
 $(WITNESS)/.ready: requirements-witness.lock $(READY)
 	rm -rf $(WITNESS)
-	@$(BIN)/python -m venv $(WITNESS) && $(WITNESS)/bin/python -m pip install --quiet \
+	@$(BIN)/python -m venv $(WITNESS) && $(WITNESS)/bin/python -m pip install --quiet --no-compile \
 		--disable-pip-version-check --require-hashes -r requirements-witness.lock && touch $@ || { \
 		rm -rf $(WITNESS); echo "pytd cannot be installed here: its tests are skipped" >&2; }
