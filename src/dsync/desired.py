@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from dsync.lookups import Inventory
     from dsync.mapping import Mapped
-    from dsync.profile import Check, Profile
+    from dsync.profile import Check, Profile, Resolve
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -303,42 +303,25 @@ def _check(
     prechecks: Iterable[Check],
 ) -> None:
     """Run these prechecks and note their offenders."""
-    for check in prechecks:
-        entry = checks.CATALOGUE[check.type]
-        resolved = mapped.profile.resolve.get(check.field or "")
-        if check.type.startswith("must_exist") and resolved is not None and check.field:
-            missing = name("_missing_" + check.field)
-            offence = checks.Offence(
-                condition=f"len(t.{missing}) > 0",
-                message=lookups.missing_message(check.field, resolved, "t"),
-            )
-        else:
-            parameters = dict(check.model_extra or {})
-            if check.type == "sql":
-                from dsync import expressions
-
-                parameters["where"] = expressions.check_expression(
-                    parameters["where"], columns=list(fields), alias="t"
-                )
-                offence = entry("", Column("NULL"), **parameters)
-            else:
-                offence = entry(check.field or "", fields[check.field or ""], **parameters)
-        condition = offence.condition
-        if check.type == "sql":
-            condition = f"({condition}) IS NOT TRUE"
-        message = offence.message
+    asked = [(check, _offence(mapped, check, fields)) for check in prechecks]
+    # Most find nothing, and one statement tells that of all of them.
+    plain = [offence.condition for _, offence in asked if not _is_windowed(offence)]
+    counts = ", ".join(f"count_if({condition})" for condition in plain)
+    found = con.execute(f"SELECT {counts} FROM {relation} t").fetchall()[0] if plain else ()
+    offends = dict(zip(plain, found, strict=True))
+    for check, offence in asked:
+        if not offends.get(offence.condition, True):
+            continue
+        message, resolved = offence.message, mapped.profile.resolve.get(check.field or "")
         if check.message:
             own: dict[str, Column] = {}
-            if check.type.startswith("must_exist") and resolved is not None and check.field:
+            if _is_lookup(check, resolved) and check.field:
                 own = {"missing": Column(lookups.missing_names(check.field, "t"))}
             message = template(check.message, {**fields, **own})
-        field = check.field
-        if resolved is not None:
-            field = lookups.used_field(resolved)
-        clause = "QUALIFY" if " OVER (" in condition else "WHERE"
+        clause = "QUALIFY" if _is_windowed(offence) else "WHERE"
         made = con.execute(
             f"CREATE OR REPLACE TEMP TABLE offenders AS SELECT t.rid, {message} AS message "
-            f"FROM {relation} t {clause} {condition}"
+            f"FROM {relation} t {clause} {offence.condition}"
         ).fetchall()
         if made == [(0,)]:
             continue
@@ -348,8 +331,36 @@ def _check(
             severity=check.severity,
             code=f"DS-CHECK-{check.type.upper().replace('_', '-')}",
             message="o.message",
-            field=field,
+            field=check.field if resolved is None else lookups.used_field(resolved),
         )  # fmt: skip
+
+
+def _offence(mapped: Mapped, check: Check, fields: Mapping[str, Column]) -> checks.Offence:
+    """What a row must not be like, and what is said of it; rows have the alias `t`."""
+    resolved = mapped.profile.resolve.get(check.field or "")
+    if _is_lookup(check, resolved) and resolved is not None and check.field:
+        return checks.Offence(
+            condition=f"len(t.{name('_missing_' + check.field)}) > 0",
+            message=lookups.missing_message(check.field, resolved, "t"),
+        )
+    entry, parameters = checks.CATALOGUE[check.type], dict(check.model_extra or {})
+    if check.type != "sql":
+        return entry(check.field or "", fields[check.field or ""], **parameters)
+    from dsync import expressions
+
+    parameters["where"] = expressions.check_expression(
+        parameters["where"], columns=list(fields), alias="t"
+    )
+    offence = entry("", Column("NULL"), **parameters)
+    return replace(offence, condition=f"({offence.condition}) IS NOT TRUE")
+
+
+def _is_lookup(check: Check, resolved: Resolve | None) -> bool:
+    return check.type.startswith("must_exist") and resolved is not None and bool(check.field)
+
+
+def _is_windowed(offence: checks.Offence) -> bool:
+    return " OVER (" in offence.condition
 
 
 def _check_keys(
