@@ -326,7 +326,8 @@ async def _plan(project: Project, ask: Ask, workdir: Path, on_event: Listen) -> 
         record = stack.enter_context(contextlib.closing(calls.Recorder(workdir / calls.CALLS_FILE)))
         watch = stack.enter_context(memory.Watch(record))
         given = () if ask.existing else found
-        async with projects.connected(project, given, record=record) as connectors:
+        apis = projects.source_apis(project, ask, found)
+        async with projects.connected(project, given, apis=apis, record=record) as connectors:
             plan_ = await planning.plan(
                 jobs,
                 connectors=connectors,

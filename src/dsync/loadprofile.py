@@ -29,19 +29,6 @@ StoredType = Literal["string", "long", "double", "boolean", "json"]
 ColumnType = Literal["string", "long", "double", "boolean", "json", "epoch"]
 
 
-class ApiSource(Model):
-    """All records of a resource: of any system, through one connection, in all of its scopes."""
-
-    connection: str
-    resource: str
-
-
-class LoadSource(Source):
-    """Where records are read: exactly one kind. Files and databases are as in other profiles."""
-
-    api: ApiSource | None = None
-
-
 class Into(Model):
     """The table that is filled: of which warehouse, in which of its databases."""
 
@@ -138,7 +125,7 @@ class LoadProfile(Model):
     version: Literal[1]
     resource: str = Field(min_length=1)
     description: str = ""
-    source: LoadSource
+    source: Source
     load: LoadSection
     element: str | None = Field(None, description="name of this kind in tenants.yml targets")
 

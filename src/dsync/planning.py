@@ -13,6 +13,7 @@ import hashlib
 import itertools
 import json
 import os
+import shutil
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence, Set
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
@@ -65,6 +66,26 @@ class Actions:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class SourceListing:
+    """A resource whose records are the rows of a profile, in all of these scopes."""
+
+    connection: str
+    resource: str
+    facts: Resource
+    scopes: tuple[Scope, ...]
+
+    @property
+    def key(self) -> tuple[str, ...]:
+        """Two of the same key have the same records."""
+        return (self.connection, self.resource, *(scope.name for scope in self.scopes))
+
+    @property
+    def shown(self) -> str:
+        """What messages call it."""
+        return f"{self.connection}/{self.resource}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Job:
     """One profile to plan: where its rows are, and where its records go."""
 
@@ -87,6 +108,8 @@ class Job:
     question: Question | None = None
     """what a source with `sql` asks; `plan` asks it and puts the `answer` beside it"""
     answer: Answer | None = None
+    listed: SourceListing | None = None
+    """what a source with `api` lists; `plan` lists it, and puts the file beside it as `rows`"""
 
     @property
     def resource(self) -> str:
@@ -297,9 +320,10 @@ async def plan(
         with _placed(job):
             if job.actions.delete and not job.profile.profile.source.complete:
                 raise safety.incomplete_source(job.profile.name)
-            if job.question is None:
+            if job.question is None and job.listed is None:
                 sources.check(job.profile.profile.source, base=job.base, override=job.rows)
     jobs = await asyncio.to_thread(_answered, jobs, workdir, engine, on_event)
+    jobs = await _with_listed_rows(jobs, connectors, workdir, on_event)
     for job in jobs:
         with _placed(job):
             if job.actions.delete and not approvals.empty_source and _is_empty(job, workdir):
@@ -341,6 +365,38 @@ def _answered(jobs: Sequence[Job], workdir: Path, engine: Engine, on_event: List
     return [
         replace(job, answer=answers[job.question.key]) if job.question is not None else job
         for job in jobs
+    ]
+
+
+async def _with_listed_rows(
+    jobs: Sequence[Job], connectors: Mapping[str, Connector], workdir: Path, on_event: Listen
+) -> list[Job]:
+    """The jobs with the records of their APIs: what several jobs read is listed once.
+
+    A listing that is not proved complete ends the plan: nothing may rest on a part of it.
+    """
+    files: dict[tuple[str, ...], Path] = {}
+    for job in jobs:
+        if (listed := job.listed) is None or listed.key in files:
+            continue
+        files[listed.key] = rows = workdir / f"rows_{len(files) + 1}.ndjson"
+        with rows.open("wb") as out:
+            for scope in listed.scopes:
+                part = rows.with_suffix(".part")
+                connector = connectors[listed.connection]
+                await spool(connector, listed.resource, listed.facts, scope, part, on_event)
+                with part.open("rb") as lines:
+                    shutil.copyfileobj(lines, out)
+            if not out.tell():
+                # Without a record nobody knows what columns there are.
+                raise Invalid(
+                    f"{listed.shown} has no records: nothing is planned, and nothing is deleted",
+                    code="DS-SRC-EMPTY",
+                    where=job.profile.place(("source", "api")),
+                    hint="see whether the source is right, and whether we may read it",
+                )
+    return [
+        replace(job, rows=files[job.listed.key]) if job.listed is not None else job for job in jobs
     ]
 
 
@@ -590,6 +646,7 @@ def _map(
         limits=sources.ReadLimits(spool=workdir),
         use=use if mapping.may_stream(profile) and profile.source.contract is None else None,
         answer=job.answer,
+        shown=job.listed.shown if job.listed is not None else None,
     )
     tables = sources.held(con, profile.source, tables)
     if not created:
@@ -893,7 +950,7 @@ class _Work:
             sent=(sent.file, sent.salt) if sent else None,
             spool=diff.Spool(
                 folder=self.workdir / "spool",
-                buckets=database.bucket_count(con, [job.base / mapped.source.file, file]),
+                buckets=database.bucket_count(con, [*_source_files(job), file]),
             ),
         )
         if ties:
@@ -1102,7 +1159,8 @@ def input_facts(
         facts[f"connection {job.connection}"] = job.base_url
         facts[f"principal {job.connection}"] = job.principal
         for table in tables.get(number, {}).values():
-            facts[f"source {Path(table.file).name}"] = table.digest
+            shown = job.listed.shown if job.listed is not None else Path(table.file).name
+            facts[f"source {shown}"] = table.digest
     for (connection, resource, scope), listing in inputs.listings.items():
         at = f"{resource}@{scope}" if scope else resource
         facts[f"listing {connection} {at}"] = listing.digest()

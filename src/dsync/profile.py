@@ -155,6 +155,13 @@ class Contract(Model):
     retyped: Literal["warn", "error"] = Field("error", description="a column of another type")
 
 
+class ApiSource(Model):
+    """All records of a resource: of any system, through one connection, in all of its scopes."""
+
+    connection: str
+    resource: str
+
+
 class Source(Model):
     """Where wanted rows are read: exactly one kind. `query` may shape them: one checked SELECT.
 
@@ -168,6 +175,7 @@ class Source(Model):
     json_: JsonSource | None = Field(None, alias="json")
     parquet: ParquetSource | None = None
     sql: SqlSource | None = None
+    api: ApiSource | None = None
     query: str | None = None
     columns: dict[str, list[str]] = {}
     optional: list[str] = Field([], description="columns that may be missing: then all NULL")
@@ -1053,7 +1061,7 @@ class _Judge:
         source = self.profile.source
         kinds = {
             "csv": source.csv, "xlsx": source.xlsx, "json": source.json_, "parquet": source.parquet,
-            "sql": source.sql,
+            "sql": source.sql, "api": source.api,
         }  # fmt: skip
         given = [kind for kind, spec in kinds.items() if spec is not None]
         if not given:

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from dsync.connectors import Connector
     from dsync.connectors.rest import Rest
     from dsync.loadprofile import Loaded
-    from dsync.planning import Actions, Engine, Job, Keeping
+    from dsync.planning import Actions, Engine, Job, Keeping, SourceListing
     from dsync.sources.sql import Question
 
 _NONE_APPROVED = Approvals()
@@ -459,6 +459,7 @@ def jobs(project: Project, ask: Ask, targets: Iterable[Target]) -> list[Job]:
             rows=_below(project.root, _rows(project, ask, target)),
             actions=_actions(ask, target.profile),
             question=None if ask.rows is not None else _question(project, ask, target.profile),
+            listed=None if ask.rows is not None else _listed(project, ask, target.profile),
         )
         for target in targets
     ]
@@ -495,6 +496,22 @@ def _question(project: Project, ask: Ask, loaded: LoadedProfile) -> Question | N
         root=project.root,
         place=loaded.place(("source", "sql", "file" if spec.file else "statement")),
         context=context_of(project, ask),
+    )
+
+
+def _listed(project: Project, ask: Ask, loaded: LoadedProfile) -> SourceListing | None:
+    """What the profile's source lists of an API, if it lists one. Raises as `source_api`."""
+    from dsync import planning
+
+    if loaded.profile.source.api is None:
+        return None
+    # What the command line says of a connection, it says of the target's.
+    api = source_api(project, dataclasses.replace(ask, overrides={}), loaded)
+    return planning.SourceListing(
+        connection=api.connection.name,
+        resource=api.resource,
+        facts=api.system.system.resources[api.resource],
+        scopes=api.scopes,
     )
 
 
@@ -644,10 +661,11 @@ async def connected(
     project: Project,
     targets: Iterable[Target],
     *,
+    apis: Iterable[Api] = (),
     patient: bool = False,
     record: Record | None = None,
 ) -> AsyncIterator[dict[str, Connector]]:
-    """A connector for each connection of these targets, closed when the block ends.
+    """A connector for each connection of these targets and sources, closed when the block ends.
 
     `patient`: wait for an API that fails to recover, instead of telling its faults at once.
     `record` hears of every call.
@@ -656,12 +674,13 @@ async def connected(
     """
     async with contextlib.AsyncExitStack() as stack:
         found: dict[str, Connector] = {}
-        for target in targets:
-            name = target.connection.name
+        these: list[Target | Api] = [*targets, *apis]
+        for one in these:
+            name = one.connection.name
             if name not in found:
-                file = limits_file(project, target.system.system, target.connection)
+                file = limits_file(project, one.system.system, one.connection)
                 found[name] = connect(
-                    target.system, target.connection, shared=file, patient=patient, record=record
+                    one.system, one.connection, shared=file, patient=patient, record=record
                 )
                 stack.push_async_callback(found[name].close)
         yield found
@@ -754,7 +773,7 @@ def _of_profile(plan: Plan, target: Target) -> Plan:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Api:
-    """A resource of a system that a load reads, where it is, and the scopes to list it in."""
+    """A resource of a system that is a source, where it is, and the scopes to list it in."""
 
     system: LoadedSystem
     connection: Connection
@@ -762,8 +781,17 @@ class Api:
     scopes: tuple[Scope, ...]
 
 
-def source_api(project: Project, ask: Ask, loaded: Loaded) -> Api:
-    """What the source of a load profile lists.
+def source_apis(project: Project, ask: Ask, targets: Iterable[Target]) -> list[Api]:
+    """What the sources of these targets' profiles list. Raises as `source_api`."""
+    if ask.rows is not None:
+        return []
+    own = dataclasses.replace(ask, overrides={})
+    found = [one.profile for one in targets if one.profile.profile.source.api is not None]
+    return [source_api(project, own, profile) for profile in found]
+
+
+def source_api(project: Project, ask: Ask, loaded: Loaded | LoadedProfile) -> Api:
+    """What the source of a profile lists.
 
     Raises: Invalid, Faults, UsageFault.
     """

@@ -109,6 +109,7 @@ def read(
     limits: ReadLimits | None = None,
     use: Callable[[dict[str, SourceTable]], None] | None = None,
     answer: Answer | None = None,
+    shown: str | None = None,
 ) -> dict[str, SourceTable]:
     """All tables of a profile's source: name in a query -> table `<name>__<name in a query>`.
 
@@ -117,7 +118,8 @@ def read(
     `source`. `override` (`--rows FILE`) is read instead of the profile's file, by its extension; in
     a profile with `xlsx` it plays the main sheet. Relative paths are relative to `base`.
 
-    A source with `sql` is not asked here: `answer` holds its rows (see `sql.ask`).
+    A source with `sql` is not asked here: `answer` holds its rows (see `sql.ask`). Nor is one with
+    `api`: its records are in the file `override`. `shown` is what messages call that file.
 
     `use` is called with the tables as soon as they can be read. Given it, a CSV file streams by
     (see `csv.read`): it may be called twice, and only its last call counts.
@@ -144,7 +146,7 @@ def read(
     )
     sheets = spec.sheets if isinstance(spec, XlsxSource) else {}
     chosen = spec if isinstance(spec, wanted) else wanted()
-    file, shown = base / path, str(path)
+    file, shown = base / path, shown or str(path)
 
     if isinstance(chosen, XlsxSource):
         from dsync.sources import xlsx
@@ -243,8 +245,10 @@ def _quoted(name: str) -> str:
 
 
 def _only_kind(source: Source) -> CsvSource | XlsxSource | JsonSource | ParquetSource:
-    from dsync.profile import ParquetSource
+    from dsync.profile import JsonSource, ParquetSource
 
+    if source.api is not None:
+        return JsonSource()
     if source.sql is not None:
         # A file in the place of its rows: its kind is told by the extension.
         return ParquetSource()
@@ -254,7 +258,7 @@ def _only_kind(source: Source) -> CsvSource | XlsxSource | JsonSource | ParquetS
         raise Invalid(
             f"a source has exactly one kind, this one has {len(given)}",
             code="DS-SRC-KIND",
-            hint="give one of csv, xlsx, json, parquet, sql under `source:`",
+            hint="give one of csv, xlsx, json, parquet, sql, api under `source:`",
         )
     return given[0]
 
