@@ -16,9 +16,11 @@ import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
+import dsync
 from torture.world import Running, Starter, can_fork, started
 
-SRC = Path(__file__).parents[1] / "src"
+SRC = Path(dsync.__file__).parents[1]
+"""of the dsync that is tested, which need not be the one beside these tests"""
 
 _numbers = itertools.count(1)
 

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from torture.sabotage import SABOTAGES, Sabotage
+
 pytestmark = pytest.mark.unit
 
 SRC = Path(__file__).parents[1] / "src" / "dsync"
@@ -237,3 +239,10 @@ def test_plain_help_needs_no_click() -> None:
         "import sys; from dsync.cli import main; main(['--help']); sys.exit('click' in sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], capture_output=True, check=True)
+
+
+@pytest.mark.parametrize("sabotage", SABOTAGES, ids=lambda one: str(one.number))
+def test_each_sabotage_still_applies(sabotage: Sabotage) -> None:
+    """The faults that the long tests plant are edits of code as it is now."""
+    text = (SRC / sabotage.file).read_text(encoding="utf-8")
+    assert text.count(sabotage.old) == 1

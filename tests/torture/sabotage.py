@@ -138,9 +138,10 @@ SABOTAGES = (
         name="a job's place is stored after it was asked",
         file="connectors/rest.py",
         old="""            log.accepted(path)
-            return self._outcome(await self._poll(path, scope), path, write.id, id_)
+            verdict = await self._poll(path, scope, _about(change, "job"))
+            return self._outcome(verdict, path, write.id, id_)
 """,
-        new="""            verdict = await self._poll(path, scope)
+        new="""            verdict = await self._poll(path, scope, _about(change, "job"))
             log.accepted(path)
             return self._outcome(verdict, path, write.id, id_)
 """,
@@ -172,10 +173,10 @@ SABOTAGES = (
         name="the last page of a listing is dropped",
         file="connectors/rest.py",
         old="""                if batch.count:
-                    yield _page(batch)
+                    yield batch
 """,
         new="""                if batch.count and following is not None:
-                    yield _page(batch)
+                    yield batch
 """,
         tests=("tests/test_rest.py::test_every_paging_is_walked_to_its_end",),
     ),

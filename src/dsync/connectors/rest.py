@@ -577,7 +577,7 @@ class Rest:
                     result = read(answer)
                 except ContractBreach as breach:
                     bad += 1
-                    poor = self._may_be_transient(breach) and bad <= BAD_BODY_TRIES
+                    poor = self._may_be_transient(breach, answer) and bad <= BAD_BODY_TRIES
                     if not poor or not self._may_retry(call, attempt, False):
                         raise
                     await self._back_off(call, attempt, breach.code)
@@ -652,11 +652,13 @@ class Rest:
             return ended(outcome)
         raise AssertionError("unreachable")
 
-    def _may_be_transient(self, breach: ContractBreach) -> bool:
+    def _may_be_transient(self, breach: ContractBreach, answer: Answer) -> bool:
         """Whether an answer that cannot be read may be a good one when it is asked for again."""
         if breach.code == "DS-TGT-SHAPE":
             return self._system.answers.malformed == "again"
-        return breach.code.startswith("DS-HTTP-") and breach.code != "DS-HTTP-STATUS"
+        if breach.code == "DS-HTTP-STATUS":  # a part of an answer may be whole next time
+            return 200 <= answer.status < 300
+        return breach.code.startswith("DS-HTTP-")
 
     def _may_retry(self, call: _Call, attempt: int, timed_out: bool) -> bool:
         if attempt > self._retries:
