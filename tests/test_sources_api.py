@@ -44,6 +44,9 @@ payload: {{name: "${{name}}", qty: "${{qty}}", note: "${{note}}"}}
 """
 
 
+SELF = "connection: shop, resource: items"
+
+
 class World:
     """A project between two APIs: people of the one become items of the other."""
 
@@ -192,3 +195,14 @@ def test_a_source_that_is_none(world: World, source: str, code: str) -> None:
     assert done.returncode == 1, done.stderr
     assert code in done.stderr
     assert "profiles/items.yml:5" in done.stderr
+
+
+def test_a_source_that_is_the_target(world: World) -> None:
+    """What is source and target, or inventory, of one plan is listed once (promise 11)."""
+    objects = [{"name": f"i{n:03}", "qty": n, "grade": n + 1, "owner": {}} for n in range(60)]
+    world.shop.seed({"collection": "items", "objects": objects})
+    path = world.folder / "profiles" / "items.yml"
+    path.write_text(path.read_text().replace("connection: hr, resource: people", SELF))
+    (tally,) = world.plan()["tallies"]
+    assert (tally["create"], tally["update"], tally["existing"]) == (0, 60, 60)
+    assert len([one for one in world.shop.ledger() if one["method"] == "GET"]) == 3

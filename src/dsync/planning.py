@@ -75,9 +75,9 @@ class SourceListing:
     scopes: tuple[Scope, ...]
 
     @property
-    def key(self) -> tuple[str, ...]:
-        """Two of the same key have the same records."""
-        return (self.connection, self.resource, *(scope.name for scope in self.scopes))
+    def spots(self) -> dict[tuple[str, str, str], Scope]:
+        """What there is to list, and where."""
+        return {(self.connection, self.resource, scope.name): scope for scope in self.scopes}
 
     @property
     def shown(self) -> str:
@@ -193,12 +193,14 @@ async def gather(
     workdir: Path,
     existing: Path | None = None,
     keeping: Keeping | None = None,
+    listed: Mapping[Spot, Listing] | None = None,
     on_event: Listen = _silent,
 ) -> Inputs:
     """List every resource that the jobs need, once per connection and scope, all at once.
 
     `existing` is a dump to read instead: a file (one profile, one scope), or the folder that
-    `dsync dump` writes. `keeping` may have inventories of earlier runs. What cannot be listed is a
+    `dsync dump` writes. `keeping` may have inventories of earlier runs, `listed` is what has been
+    listed in this one. What cannot be listed is a
     problem of the profiles that need it, in that scope alone, as long as another one can go on.
 
     Raises: Unauthorized; Unavailable when nothing can be planned; Invalid for a bad dump.
@@ -209,6 +211,9 @@ async def gather(
             for resource in job.listings:
                 spots.setdefault((job.connection, resource, scope.name), (job, scope))
     listings: dict[Spot, Listing] = {}
+    if existing is None and listed:
+        listings = {spot: listed[spot] for spot in spots if spot in listed}
+    spots = {spot: one for spot, one in spots.items() if spot not in listings}
     labels = {} if existing is not None else _labels(jobs, spots, keeping)
 
     async def one(number: int, spot: Spot, job: Job, scope: Scope) -> None:
@@ -323,7 +328,8 @@ async def plan(
             if job.question is None and job.listed is None:
                 sources.check(job.profile.profile.source, base=job.base, override=job.rows)
     jobs = await asyncio.to_thread(_answered, jobs, workdir, engine, on_event)
-    jobs = await _with_listed_rows(jobs, connectors, workdir, on_event)
+    listed = await _source_listings(jobs, connectors, workdir, on_event)
+    jobs = [_with_rows(job, listed, workdir) for job in jobs]
     for job in jobs:
         with _placed(job):
             if job.actions.delete and not approvals.empty_source and _is_empty(job, workdir):
@@ -335,6 +341,7 @@ async def plan(
         workdir=workdir,
         existing=existing,
         keeping=keeping,
+        listed=listed,
         on_event=on_event,
     )
     inputs = replace(inputs, sent=sent or {})
@@ -368,36 +375,46 @@ def _answered(jobs: Sequence[Job], workdir: Path, engine: Engine, on_event: List
     ]
 
 
-async def _with_listed_rows(
+async def _source_listings(
     jobs: Sequence[Job], connectors: Mapping[str, Connector], workdir: Path, on_event: Listen
-) -> list[Job]:
-    """The jobs with the records of their APIs: what several jobs read is listed once.
+) -> dict[Spot, Listing]:
+    """What the sources of these jobs list, each spot once.
 
     A listing that is not proved complete ends the plan: nothing may rest on a part of it.
     """
-    files: dict[tuple[str, ...], Path] = {}
+    found: dict[Spot, Listing] = {}
     for job in jobs:
-        if (listed := job.listed) is None or listed.key in files:
+        if (source := job.listed) is None:
             continue
-        files[listed.key] = rows = workdir / f"rows_{len(files) + 1}.ndjson"
-        with rows.open("wb") as out:
-            for scope in listed.scopes:
-                part = rows.with_suffix(".part")
-                connector = connectors[listed.connection]
-                await spool(connector, listed.resource, listed.facts, scope, part, on_event)
-                with part.open("rb") as lines:
-                    shutil.copyfileobj(lines, out)
-            if not out.tell():
-                # Without a record nobody knows what columns there are.
-                raise Invalid(
-                    f"{listed.shown} has no records: nothing is planned, and nothing is deleted",
-                    code="DS-SRC-EMPTY",
-                    where=job.profile.place(("source", "api")),
-                    hint="see whether the source is right, and whether we may read it",
-                )
-    return [
-        replace(job, rows=files[job.listed.key]) if job.listed is not None else job for job in jobs
-    ]
+        for spot, scope in source.spots.items():
+            if spot not in found:
+                file = workdir / f"rows_{len(found) + 1}.ndjson"
+                connector, facts = connectors[source.connection], source.facts
+                found[spot] = await spool(connector, source.resource, facts, scope, file, on_event)
+        if not any(found[spot].count for spot in source.spots):
+            # Without a record nobody knows what columns there are.
+            raise Invalid(
+                f"{source.shown} has no records: nothing is planned, and nothing is deleted",
+                code="DS-SRC-EMPTY",
+                where=job.profile.place(("source", "api")),
+                hint="see whether the source is right, and whether we may read it",
+            )
+    return found
+
+
+def _with_rows(job: Job, listed: Mapping[Spot, Listing], workdir: Path) -> Job:
+    """The job with the records of its source's API, those of all scopes in one file."""
+    if job.listed is None:
+        return job
+    files = [file for spot in job.listed.spots if (file := listed[spot].file) is not None]
+    if len(files) == 1:
+        return replace(job, rows=files[0])
+    rows = workdir / f"rows_{'_'.join(file.stem.removeprefix('rows_') for file in files)}.ndjson"
+    with rows.open("wb") as out:
+        for file in files:
+            with file.open("rb") as lines:
+                shutil.copyfileobj(lines, out)
+    return replace(job, rows=rows)
 
 
 _PEEK_BYTES = 2 << 20
