@@ -12,7 +12,7 @@ import shutil
 import signal
 import sqlite3
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, cast
@@ -20,30 +20,19 @@ from typing import Any, cast
 import duckdb
 import jsonschema
 import pytest
+from tests.load_project import Home, api, home
 from tests.postgres_server import Postgres, postgres
-from tests.test_loading import QUICK, Home
 
 from dsync import emulators, lint, loading, scaffold, yamlfile
 from dsync.cli import main
 from dsync.emulators import Emulator
 
-__all__ = ["postgres"]
+__all__ = ["api", "home", "postgres"]
 
 pytestmark = pytest.mark.integration
 
 ROOT = Path(__file__).parents[1]
 SHIPPED = ROOT / "src/dsync/profiles/yotpo/customers.yml"
-
-
-@pytest.fixture
-def api() -> Iterator[Emulator]:
-    with emulators.start("yotpo", switches={**QUICK, "customers": 1050}) as emulator:
-        yield emulator
-
-
-@pytest.fixture
-def home(tmp_path: Path, api: Emulator) -> Home:
-    return Home(tmp_path / "project", api)
 
 
 # ---- given up ----------------------------------------------------------------------------------

@@ -130,9 +130,8 @@ class _Flow:
 
     async def run(self) -> None:
         """Until all parts are there. Raises: Stopped, DsyncError."""
-        readers = [asyncio.create_task(self._read())]
-        bringers = [asyncio.create_task(self._bring()) for _ in range(LANES)]
-        tasks = [*readers, *bringers]
+        tasks = [asyncio.create_task(self._bring()) for _ in range(LANES)]
+        tasks.append(asyncio.create_task(self._read()))
         try:
             done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION)
             for task in done:

@@ -54,6 +54,17 @@ class Site:
     shared: Path | None = None
     place: Place = field(default_factory=Place)
 
+    def wanted_path(self, what: str) -> Path:
+        """The `path`, which is `what`. Raises: Invalid DS-CFG-WAREHOUSE when there is none."""
+        if self.path is None:
+            raise Invalid(
+                f"the connection `{self.connection}` says no `path`",
+                code="DS-CFG-WAREHOUSE",
+                where=self.place,
+                hint=f"add connections.{self.connection}.path: {what}",
+            )
+        return self.path
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Load:

@@ -160,14 +160,7 @@ class Files:
         return self._folder() / load.database / f"{load.table}.{self.suffix}"
 
     def _folder(self) -> Path:
-        if self._site.path is None:
-            raise Invalid(
-                f"the connection `{self._site.connection}` says no `path`",
-                code="DS-CFG-WAREHOUSE",
-                where=self._site.place,
-                hint=f"add connections.{self._site.connection}.path: the folder of its tables",
-            )
-        return self._site.path
+        return self._site.wanted_path("the folder of its tables")
 
     def _new(self, load: Load) -> Path:
         target = self._target(load)

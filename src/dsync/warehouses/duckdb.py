@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dsync.errors import ContractBreach, Invalid, StorageFault, Unavailable
+from dsync.errors import ContractBreach, StorageFault, Unavailable
 from dsync.failpoints import point
 from dsync.sql import literal
 from dsync.storage import guarded
@@ -114,14 +114,7 @@ class _File:
         pass
 
     def _path(self) -> Path:
-        if self._site.path is None:
-            raise Invalid(
-                f"the connection `{self._site.connection}` says no `path`",
-                code="DS-CFG-WAREHOUSE",
-                where=self._site.place,
-                hint=f"add connections.{self._site.connection}.path: the DuckDB file",
-            )
-        return self._site.path
+        return self._site.wanted_path("the DuckDB file")
 
     @contextlib.contextmanager
     def _opened(self) -> Iterator[duckdb.DuckDBPyConnection]:
