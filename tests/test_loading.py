@@ -150,9 +150,10 @@ def test_values_that_do_not_fit(home: Home) -> None:
     assert all(row["up"] > 5 for row in rows)
 
 
-def test_times_of_records(tmp_path: Path, api: Emulator) -> None:
+@pytest.mark.parametrize("kind", ["ndjson", "parquet"])
+def test_times_of_records(tmp_path: Path, api: Emulator, kind: str) -> None:
     """A time in the record becomes seconds since 1970, whatever its zone; another text is null."""
-    home = Home(tmp_path, api)
+    home = Home(tmp_path, api, warehouse={"warehouse": kind, "path": "out"})
     times = {
         "2024-02-29T10:00:00+02:00": 1709193600, "2024-02-29 08:00:00": 1709193600,
         "1969-12-31T23:59:59.5Z": -1, "2024-02-29": 1709164800, "soon": None, "": None,

@@ -15,7 +15,7 @@ import msgspec
 import pytest
 
 from dsync.errors import Invalid, Place
-from dsync.secrets import Redactor, Reference, Secret, redact
+from dsync.secrets import MASK, Redactor, Reference, Secret, redact
 
 pytestmark = pytest.mark.unit
 
@@ -180,3 +180,11 @@ def test_masking_takes_time_that_grows_with_the_text(piece: str) -> None:
     begin = time.process_time()
     redact(piece * 20_000)
     assert time.process_time() - begin < 2
+
+
+def test_a_secret_that_is_told_later() -> None:
+    """What was clean before a value became known is masked after it (promise 9)."""
+    redactor = Redactor()
+    assert redactor("tulip-garden-7") == "tulip-garden-7"
+    redactor.register("tulip-garden-7")
+    assert redactor("tulip-garden-7") == MASK
