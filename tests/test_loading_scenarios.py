@@ -26,6 +26,7 @@ from tests.postgres_server import Postgres, postgres
 from dsync import emulators, lint, loading, scaffold, yamlfile
 from dsync.cli import main
 from dsync.emulators import Emulator
+from dsync.warehouses.duckdb import LEDGER
 
 __all__ = ["api", "home", "postgres"]
 
@@ -71,6 +72,17 @@ def test_given_up_too_late(tmp_path: Path, api: Emulator, kind: str) -> None:
     assert (done.code, done.json["state"]) == (5, "abandoned"), done.err
     assert "look at the table" in done.json["note"]
     home.check_exact()
+
+
+def test_a_warehouse_that_counts_otherwise(tmp_path: Path, api: Emulator) -> None:
+    """A load is done only when the warehouse has as many rows as were read, whoever counted."""
+    home = Home(tmp_path, api, warehouse={"warehouse": "duckdb", "path": "out/wh.duckdb"})
+    assert home.load(failpoint="swap.after:1").code == -signal.SIGKILL
+    with duckdb.connect(str(home.root / "out/wh.duckdb")) as con:
+        con.execute(f"UPDATE {LEDGER} SET rows = rows - 1").fetchall()
+    done = home("resume", "r1")
+    assert (done.code, "DS-LOAD-COUNT" in done.err) == (10, True), done.err
+    assert home("runs", "--format", "json").json["runs"][0]["state"] == "failed"
 
 
 def test_nothing_to_give_up(home: Home) -> None:
