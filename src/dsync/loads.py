@@ -160,7 +160,6 @@ def start(
         "since": _since(project, configured, loaded),
         "settings": dict(ask.settings),
         "tenant": ask.tenant,
-        "names": [loaded.name],
     }
     project.make_state()
     with _held(project, facts):
@@ -183,11 +182,8 @@ def resume(
     loading.Stopped.
     """
     folder = project.runs / check_run_id(run_id)
-    book = LoadBook.open(folder)
-    try:
+    with opened(folder) as book:
         facts, last = book.facts, book.events[-1].kind
-    finally:
-        book.close()
     if last == "finished":
         return run_id
     if last == "abandoned":
@@ -215,11 +211,8 @@ def resume(
         tenant=ask.tenant or facts["tenant"],
     )
     with _held(project, facts):
-        book = LoadBook.open(folder)
-        try:
+        with opened(folder) as book:
             book.tell("resumed")
-        finally:
-            book.close()
         _run(project, asked, loaded, configured, folder, on_progress, stop)
     return run_id
 
@@ -297,12 +290,8 @@ def is_load(project: Project, run_id: str) -> bool:
 
 def report(folder: Path) -> Report:
     """What a load has come to. Raises: Invalid when there is none; StorageFault."""
-    book = LoadBook.open(folder)
-    try:
-        with guarded(folder):
-            facts, after, parts, events = book.facts, book.after, book.parts, book.events
-    finally:
-        book.close()
+    with opened(folder) as book, guarded(folder):
+        facts, after, parts, events = book.facts, book.after, book.parts, book.events
     last = events[-1]
     state, exit_code = _state(folder, last.kind, last.data)
     finished = last.data if last.kind == "finished" else {}
